@@ -1,0 +1,1 @@
+"""Sub-commands: parse, build a request, call the task, render."""

@@ -1,0 +1,1 @@
+"""Pictures as files: readers, writers, colour spaces and metadata."""

@@ -1,0 +1,1 @@
+"""What all commands share: batches, records, errors, rendering, devices, clusters."""

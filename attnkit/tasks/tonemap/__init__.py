@@ -1,0 +1,1 @@
+"""Tone mapping: from linear scene light to a picture for a display."""

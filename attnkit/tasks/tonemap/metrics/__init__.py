@@ -1,0 +1,1 @@
+"""Quality measures of a tone-mapped picture."""

@@ -1,0 +1,1 @@
+"""Operators with one definition and several implementations that agree."""

@@ -1,0 +1,1 @@
+"""Image operators: Laplacian pyramid, 3-D look-up tables, local Laplacian remapping."""
