@@ -147,24 +147,39 @@ class LazyGroup(TyperGroup):
             return super().parse_args(ctx, args)
         set_current(Running(path=path_of(ctx), debug="--debug" in args))
         if not args:
-            raise UsageError(f"no command given, expected {one_of(self.table)}; see {ctx.command_path} --help")
+            raise self.nothing_called(ctx)
         try:
-            return super().parse_args(ctx, args)
+            given, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
         except typer.TyperException as error:
             raise self.misplaced(error, ctx) or usage_error(error, flags_of(self, ctx), ctx.command_path) from None
+        # only options that were given are converted: typer's own conversion would import pydantic for the others
+        for parameter in self.get_params(ctx):
+            if given.get(parameter.name):
+                parameter.handle_parse_result(ctx, given, rest)
+        if not rest:
+            raise self.nothing_called(ctx)
+        ctx.args = rest
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        name, *rest = ctx.args
+        if name not in self.table:
+            near = nearest(name, self.table)
+            hint = f"did you mean {near}?" if near else f"expected {one_of(self.table)}"
+            raise UsageError(f"no command {name!r}; {hint}; see {ctx.command_path} --help")
+        with ctx:
+            inner = self.get_command(ctx, name).make_context(name, rest, parent=ctx)
+            with inner:
+                return inner.command.invoke(inner)
+
+    def nothing_called(self, ctx: Any) -> UsageError:
+        return UsageError(f"no command given, expected {one_of(self.table)}; see {ctx.command_path} --help")
 
     def misplaced(self, error: typer.TyperException, ctx: Any) -> UsageError | None:
         option = getattr(error, "option_name", None)
         if option in ("--debug", "--config", "--json", "--quiet", "-q", "--verbose", "-v"):
             return UsageError(f"{option}: options go after the command, as in {ctx.command_path} COMMAND {option}")
         return None
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if not ctx.resilient_parsing and args[0] not in self.table:
-            near = nearest(args[0], self.table)
-            hint = f"did you mean {near}?" if near else f"expected {one_of(self.table)}"
-            raise UsageError(f"no command {args[0]!r}; {hint}; see {ctx.command_path} --help")
-        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         help_texts.write(help_texts.page(self, ctx), formatter)
