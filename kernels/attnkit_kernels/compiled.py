@@ -1,0 +1,131 @@
+"""Compiled CPU loops: where their machine code is kept, and how they are launched.
+
+The code is kept in the user's cache folder, so that a second process starts without compiling. A folder that cannot be
+found or written (no HOME, read-only, disk full) costs the compilation in each process and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import caching
+
+# no "nnan" and no "ninf": a NaN that comes in has to come out
+FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
+
+
+def cache_folder() -> Path | None:
+    """Folder of the compiled code, or None when there is none that can be written.
+
+    NUMBA_CACHE_DIR wins, then XDG_CACHE_HOME/attnkit/numba, then ~/.cache/attnkit/numba.
+    """
+    if numba.config.CACHE_DIR:
+        folder = Path(numba.config.CACHE_DIR)
+    elif os.environ.get("XDG_CACHE_HOME"):
+        folder = Path(os.environ["XDG_CACHE_HOME"]) / "attnkit" / "numba"
+    else:
+        try:
+            folder = Path.home() / ".cache" / "attnkit" / "numba"
+        except RuntimeError:
+            return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return None
+    return folder
+
+
+_FOLDER = cache_folder()
+
+
+class _Locator(caching.UserProvidedCacheLocator):
+    """Places the code of a source file in `cache_folder()`, without touching numba's process-wide setting."""
+
+    def __init__(self, function: Callable[..., Any], source: str) -> None:
+        super().__init__(function, source)
+        self._cache_path = str(_FOLDER / self.get_suitable_cache_subpath(source))
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> Any:
+        """Locator of `function`, or None where its folder cannot be made."""
+        locator = cls(function, source)
+        try:
+            locator.ensure_cache_path()
+        except OSError:
+            return None
+        return locator
+
+
+class _Files(caching.CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012
+
+
+class _Cache(caching.FunctionCache):
+    """A cache that never fails a run: code that cannot be read is compiled again, code that cannot be kept is not."""
+
+    _impl_class = _Files
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """The kept code, or None."""
+        try:
+            return super().load_overload(signature, context)
+        except Exception:
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        """Keep the code where there is room."""
+        try:
+            super().save_overload(signature, data)
+        except Exception:
+            return
+
+
+def loops(*, parallel: bool = False, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator for a function of compiled loops; `parallel` splits `prange` over threads, `inline` is for small helpers.
+
+    Call a parallel one through `launch`. A helper used by a cached function has to be in the same file: the kept code
+    is renewed when that file changes.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        compiled = numba.njit(
+            function,
+            parallel=parallel,
+            fastmath=FAST,
+            error_model="numpy",
+            nogil=True,
+            inline="always" if inline else "never",
+        )
+        if parallel and _FOLDER is not None:
+            try:
+                compiled._cache = _Cache(function)
+            except RuntimeError:
+                # no locator: the sub-folder cannot be written, so the code lives as long as the process
+                return compiled
+        return compiled
+
+    return decorate
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def launch(kernel: Any, *arguments: Any) -> None:
+    """Run a parallel kernel; safe to call from several Python threads under every threading layer of numba."""
+    try:
+        threadsafe = numba.threading_layer() != "workqueue"
+    except ValueError:
+        # the layer is chosen by the first launch
+        threadsafe = False
+    if threadsafe:
+        kernel(*arguments)
+        return
+    with _ONE_AT_A_TIME:
+        kernel(*arguments)
