@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, Entry | Family] = {
     "tonemap": Entry(
         "attnkit.commands.tonemap:tonemap",
         "Turn HDR pictures into finished pictures for a screen",
-        packages=("cv2", "numba", "OpenEXR", "PIL", "tifffile", "safetensors"),
+        imports=("cv2", "numba", "OpenEXR", "PIL", "tifffile", "safetensors"),
         models=("llf-lut",),
     ),
     "models": Family(
@@ -25,8 +25,16 @@ COMMANDS: Mapping[str, Entry | Family] = {
         {
             "list": Entry("attnkit.commands.models:list_models", "List the models, with wildcards"),
             "show": Entry("attnkit.commands.models:show_model", "Show all that is known of a model"),
-            "verify": Entry("attnkit.commands.models:verify_models", "Check hashes, shapes and a golden output"),
-            "import": Entry("attnkit.commands.models:import_model", "Convert a published checkpoint to safetensors"),
+            "verify": Entry(
+                "attnkit.commands.models:verify_models",
+                "Check hashes, shapes and a golden output",
+                imports=("cv2", "numba", "safetensors", "torch"),
+            ),
+            "import": Entry(
+                "attnkit.commands.models:import_model",
+                "Convert a published checkpoint to safetensors",
+                imports=("safetensors", "torch"),
+            ),
         },
     ),
     "train": Family(
@@ -35,7 +43,7 @@ COMMANDS: Mapping[str, Entry | Family] = {
             "tonemap": Entry(
                 "attnkit.commands.train_tonemap:train_tonemap",
                 "Train the model of tonemap on HDR panoramas",
-                packages=("torch", "cv2", "numba", "safetensors"),
+                imports=("torch", "cv2", "numba", "safetensors"),
             ),
         },
     ),
@@ -45,7 +53,7 @@ COMMANDS: Mapping[str, Entry | Family] = {
             "tonemap": Entry(
                 "attnkit.commands.eval_tonemap:eval_tonemap",
                 "Score tone-mapped pictures or methods with TMQI",
-                packages=("cv2", "numba", "scipy", "safetensors"),
+                imports=("cv2", "numba", "scipy", "safetensors"),
             ),
         },
     ),

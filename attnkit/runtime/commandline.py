@@ -23,8 +23,8 @@ class Entry:
 
     target: str
     help: str
-    # packages of an extra, weights and the like that `attnkit doctor` looks for
-    packages: tuple[str, ...] = ()
+    # modules that it imports when it runs, and embedded models that it opens: what `attnkit doctor` looks for
+    imports: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
 

@@ -181,7 +181,8 @@ class Layers:
                 if text:
                     raw = shlex.split(text) if option.several else text
                     return option.value(raw, name, opposite=opposite), Source(kind, name)
-        for kind, path, tables in self.files:
+        # a file cannot send its reader on to another file
+        for kind, path, tables in self.files if option.name != "config" else ():
             for table in (self.command.replace(" ", "."), COMMON):
                 keys = table_of(tables, table)
                 for long, opposite in option.spellings():
@@ -198,7 +199,7 @@ class Layers:
         `tree` holds the commands as nested mappings; `all_names()` gives the options of all commands, asked only
         where [common] has a key that this command lacks.
         """
-        own = spelled(options)
+        own = spelled(options) - {"config"}
         for _, path, tables in self.files:
             check_tables(path, tables, tree)
             for key in table_of(tables, COMMON):
