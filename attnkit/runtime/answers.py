@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from attnkit import __version__
 from attnkit.runtime.config import current
-
-SCHEMA = 1
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -34,25 +28,10 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def print_document(result: Any) -> None:
-    """One document {schema, version, command, options, result} on standard output; no NaN, no Infinity."""
+def print_document(result: Any, summary: Mapping[str, Any] | None = None) -> None:
+    """One document {schema, version, command, options, result, summary} on standard output; null for no number."""
+    from attnkit.runtime.records import document
+
     running = current()
-    document = {
-        "schema": SCHEMA,
-        "version": __version__,
-        "command": running.path if running else None,
-        "options": running.shown() if running else {},
-        "result": finite(result),
-    }
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def finite(value: Any) -> Any:
-    """The value as strict JSON holds it: null for what is no number, text for paths."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+    command, options = (running.path, running.shown()) if running else ("", {})
+    print(document(command, options, summary or {}, result=result))
