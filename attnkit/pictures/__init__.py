@@ -1,6 +1,7 @@
 """Pictures as files: readers, writers, colour spaces and metadata.
 
-Names load on first use, so that sniffing and describing files (which planning and --dry-run do) import neither numpy nor cv2.
+Names load on first use, so that sniffing and describing files (which planning and --dry-run do) import neither numpy
+nor cv2.
 """
 
 from __future__ import annotations

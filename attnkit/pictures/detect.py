@@ -30,10 +30,11 @@ def format_of_suffix(path: str | os.PathLike[str]) -> str | None:
 
 
 def sniff(head: bytes, path: str | os.PathLike[str] | None = None) -> str | None:
-    """Kind of a picture file by its first bytes (64 suffice): one of KINDS, "raw" for camera RAW, None for anything else.
+    """Kind of a picture file by its first bytes (64 suffice): one of KINDS, "raw" for camera RAW, None for anything
+    else.
 
-    Most camera RAW files are TIFF files inside: to tell them apart, path is opened where given and head is not the whole file;
-    where there is no file behind path, a RAW suffix decides. An ENVI header (also called .hdr) is None.
+    Most camera RAW files are TIFF files inside: to tell them apart, path is opened where given and head is not the
+    whole file; where there is no file behind path, a RAW suffix decides. An ENVI header (also called .hdr) is None.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"

@@ -32,9 +32,11 @@ def read_settings(data: Any) -> str | None:
 
 
 def read(data: bytes, layer: str | None = None) -> Samples:
-    """One layer over its display window: what lies outside the data window is black (and transparent where there is alpha).
+    """One layer over its display window: what lies outside the data window is black (and transparent where there is
+    alpha).
 
-    Chroma of luminance/chroma files is interpolated linearly. Colours are as stored, so premultiplied where there is alpha.
+    Chroma of luminance/chroma files is interpolated linearly. Colours are as stored, so premultiplied where there is
+    alpha.
     """
     import numpy as np
 
@@ -47,7 +49,7 @@ def read(data: bytes, layer: str | None = None) -> Samples:
     if len(chosen.colours) == 1:
         values = planes[chosen.colours[0]]
     elif chosen.colours[1].endswith("RY"):
-        values = _from_luminance_chroma(*(planes[name] for name in chosen.colours), part)
+        values = _from_luminance_chroma([planes[name] for name in chosen.colours], part)
     else:
         values = np.stack([planes[name] for name in chosen.colours], axis=-1)
     alpha = planes[chosen.alpha] if chosen.alpha else None
@@ -85,18 +87,21 @@ def _planes(data: bytes, parts: list[Part], chosen: Layer) -> dict[str, np.ndarr
     planes = {}
     for name, pixels in found.items():
         if pixels.shape[:2] != (y1 - y0 + 1, x1 - x0 + 1) and not name.endswith(("RY", "BY")):
-            raise PictureError(f"its channel {name} is sub-sampled to {pixels.shape[1]}x{pixels.shape[0]}, expected full size")
+            raise PictureError(
+                f"its channel {name} is sub-sampled to {pixels.shape[1]}x{pixels.shape[0]}, expected full size"
+            )
         planes[name] = np.asarray(pixels, np.float32)
     return planes
 
 
-def _from_luminance_chroma(luminance: np.ndarray, red: np.ndarray, blue: np.ndarray, part: Part) -> np.ndarray:
+def _from_luminance_chroma(planes: list[np.ndarray], part: Part) -> np.ndarray:
     """RY = (R - Y) / Y, BY = (B - Y) / Y; Y weighs R, G, B by the luminances of the primaries."""
     import numpy as np
 
     from attnkit.pictures.spaces import to_xyz
 
     weights = to_xyz(part.chromaticities or "rec709")[1].astype(np.float32)
+    luminance, red, blue = planes
     shape = luminance.shape
     r = (_enlarge(red, shape) + 1) * luminance
     b = (_enlarge(blue, shape) + 1) * luminance
@@ -105,7 +110,8 @@ def _from_luminance_chroma(luminance: np.ndarray, red: np.ndarray, blue: np.ndar
 
 
 def _enlarge(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Linear interpolation of samples that lie on every n-th row and column, the first on the first; the last is held."""
+    """Linear interpolation of samples that lie on every n-th row and column, the first on the first; the last is
+    held."""
     import numpy as np
 
     for axis in (0, 1):

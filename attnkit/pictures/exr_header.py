@@ -73,7 +73,9 @@ def _part(attributes: dict[str, bytes]) -> Part:
     chromaticities = None
     if len(attributes.get("chromaticities", b"")) == 32:
         chromaticities = cast(Chromaticities, struct.unpack("<8f", attributes["chromaticities"]))
-    strings = {name: value.decode("utf-8", "replace") for name, value in attributes.items() if name.startswith("attnkit-")}
+    strings = {
+        name: value.decode("utf-8", "replace") for name, value in attributes.items() if name.startswith("attnkit-")
+    }
     return Part(
         name=attributes.get("name", b"").decode("utf-8", "replace"),
         storage=attributes.get("type", b"").decode("ascii", "replace"),
@@ -103,7 +105,9 @@ def parse(data: Any) -> list[Part]:
             (size,) = struct.unpack_from("<i", data, at)
             at += 4
             if size < 0 or at + size > len(data):
-                raise PictureError(f"truncated or damaged in its EXR header: attribute {name} of {size} bytes at byte {at}")
+                raise PictureError(
+                    f"truncated or damaged in its EXR header: attribute {name} of {size} bytes at byte {at}"
+                )
             attributes[name] = bytes(data[at : at + size])
             at += size
         if attributes:
@@ -118,8 +122,8 @@ def parse(data: Any) -> list[Part]:
 def layers(parts: list[Part]) -> list[Layer]:
     """All pictures in the file, in file order: a part's plain channels first, then its prefixed ones.
 
-    A layer is called by its prefix ("diffuse" for diffuse.R); in a file of several parts by the part, and the prefix behind it
-    where they differ ("beauty", "beauty.diffuse").
+    A layer is called by its prefix ("diffuse" for diffuse.R); in a file of several parts by the part, and the prefix
+    behind it where they differ ("beauty", "beauty.diffuse").
     """
     found = []
     for index, part in enumerate(parts):
@@ -145,7 +149,8 @@ def _label(part: str, prefix: str, parts: int) -> str:
 
 
 def choose(parts: list[Part], wanted: str | None) -> Layer:
-    """The layer called wanted, or a single channel of that full name as a grey picture; without a name, the first layer.
+    """The layer called wanted, or a single channel of that full name as a grey picture; without a name, the first
+    layer.
 
     PictureError names the layers that there are.
     """
@@ -154,7 +159,9 @@ def choose(parts: list[Part], wanted: str | None) -> Layer:
         if known:
             return known[0]
         channels = [name for part in parts for name in part.channels]
-        raise PictureError(f"no colour channels: it has {', '.join(channels)}; name one with --layer to read it as grey")
+        raise PictureError(
+            f"no colour channels: it has {', '.join(channels)}; name one with --layer to read it as grey"
+        )
     for layer in known:
         if layer.name == wanted:
             return layer

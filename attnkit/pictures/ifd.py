@@ -51,7 +51,7 @@ def _swapped(kind: int, raw: bytes) -> bytes:
 
 
 def byte_order(data: Any) -> str:
-    """"<" or ">" of TIFF-structured data; PictureError where it does not begin as such."""
+    """ "<" or ">" of TIFF-structured data; PictureError where it does not begin as such."""
     mark = bytes(data[:2])
     if mark not in (b"II", b"MM"):
         raise PictureError(f"TIFF directory begins with {mark!r}, expected b'II' or b'MM'")
@@ -82,7 +82,9 @@ def parse(data: Any, offset: int) -> Directory:
         raise PictureError(f"truncated: its directory lies at byte {offset}, the file has {len(data)}")
     (count,) = struct.unpack_from(f"{order}{count_code}", data, offset)
     if start + count * entry_size > len(data):
-        raise PictureError(f"truncated in its directory: {count} entries at byte {offset}, the file has {len(data)} bytes")
+        raise PictureError(
+            f"truncated in its directory: {count} entries at byte {offset}, the file has {len(data)} bytes"
+        )
     found: Directory = {}
     for index in range(count):
         at = start + index * entry_size
@@ -119,10 +121,14 @@ def long_field(*values: int) -> Field:
     return Field(LONG, len(values), struct.pack(f"<{len(values)}I", *values))
 
 
-def serialise(directory: Mapping[int, Field], base: int, inner: Mapping[int, Mapping[int, Field]] | None = None) -> bytes:
-    """Bytes of a little-endian classic directory that will lie at offset base, its values and inner directories behind it.
+def serialise(
+    directory: Mapping[int, Field], base: int, inner: Mapping[int, Mapping[int, Field]] | None = None
+) -> bytes:
+    """Bytes of a little-endian classic directory that will lie at offset base, its values and inner directories
+    behind it.
 
-    inner maps a pointer tag (EXIF, GPS) to the directory that it points to; an inner directory may hold none of its own.
+    inner maps a pointer tag (EXIF, GPS) to the directory that it points to; an inner directory may hold none of its
+    own.
     """
     inner = inner or {}
     tags = sorted({*directory, *inner})
@@ -160,7 +166,8 @@ def orientation(exif: bytes | None) -> int:
 def upright(exif: bytes) -> bytes | None:
     """The same EXIF block saying orientation 1 and without its thumbnail, which would show the picture as it was.
 
-    Edited in place, so that maker notes, which count from the start of the block, stay valid. None where it cannot be read.
+    Edited in place, so that maker notes, which count from the start of the block, stay valid. None where it cannot be
+    read.
     """
     try:
         order = byte_order(exif)
@@ -178,7 +185,8 @@ def upright(exif: bytes) -> bytes | None:
 
 
 def split_exif(exif: bytes) -> tuple[Directory, dict[int, Directory]]:
-    """Descriptive tags of an EXIF block, and its EXIF and GPS directories by pointer tag; empty where it cannot be read."""
+    """Descriptive tags of an EXIF block, and its EXIF and GPS directories by pointer tag; empty where it cannot be
+    read."""
     try:
         main = parse(exif, first_offset(exif))
         inner = {tag: parse(exif, number(main, tag, 0)) for tag in (EXIF_POINTER, GPS_POINTER) if tag in main}

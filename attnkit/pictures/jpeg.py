@@ -1,4 +1,5 @@
-"""JPEG pictures: OpenCV codes the pixels, the segments around them are read, checked and written here (ITU-T T.81, EXIF, ICC.1)."""
+"""JPEG pictures: OpenCV codes the pixels, the segments around them are read, checked and written here (ITU-T T.81,
+EXIF, ICC.1)."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SETTINGS = b"attnkit-settings:"
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
 _SEGMENT_LIMIT = 65533
+_LARGEST_SIDE = 65500
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # in entropy-coded data FF is followed by 00 (a stuffed byte), a restart mark, or fill
 _NEXT_MARK = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
@@ -96,7 +98,9 @@ def read(data: bytes) -> Samples:
         raise PictureError("damaged: it has no frame header")
     orientation = ifd.orientation(found.exif)
     if found.components == 4:
-        return Samples(_read_cmyk(data, found.profile), space="rec709", transfer="srgb", exif=found.exif, orientation=orientation)
+        return Samples(
+            _read_cmyk(data, found.profile), space="rec709", transfer="srgb", exif=found.exif, orientation=orientation
+        )
     flags = cv2.IMREAD_GRAYSCALE if found.components == 1 else cv2.IMREAD_COLOR
     with captured_messages() as messages:
         try:
@@ -149,9 +153,11 @@ def encode(
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     if values.ndim == 3:
         options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-    done, buffer = cv2.imencode(".jpg", stored, options) if max(values.shape[:2]) <= 65500 else (False, None)
+    if max(values.shape[:2]) > _LARGEST_SIDE:
+        raise PictureError(f"cannot encode JPEG of {values.shape[1]}x{values.shape[0]} pixels: at most 65500 a side")
+    done, buffer = cv2.imencode(".jpg", stored, options)
     if not done:
-        raise PictureError(f"cannot encode JPEG of {values.shape[1]}x{values.shape[0]} pixels; it holds at most 65500 a side")
+        raise PictureError(f"cannot encode JPEG of {values.shape[1]}x{values.shape[0]} pixels")
     body = buffer.tobytes()
     extra = []
     if exif is not None and len(exif) + len(_EXIF) <= _SEGMENT_LIMIT:

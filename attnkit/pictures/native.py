@@ -15,10 +15,11 @@ _LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def captured_messages() -> Iterator[list[str]]:
-    """Collect what libraries write to standard error (and OpenEXR's binding to sys.stdout); the lines are there at the end.
+    """Collect what libraries write to standard error (and OpenEXR's binding to sys.stdout); the lines are there at
+    the end.
 
-    OpenEXR, libjpeg, libpng and OpenCV print their complaints past Python, where a command must print one line of its own.
-    File descriptor 2 is turned away for that long, so keep the block to the one decoding call.
+    OpenEXR, libjpeg, libpng and OpenCV print their complaints past Python, where a command must print one line of its
+    own. File descriptor 2 is turned away for that long, so keep the block to the one decoding call.
     """
     lines: list[str] = []
     with _LOCK, tempfile.TemporaryFile() as sink:

@@ -14,7 +14,9 @@ _HEADER = re.compile(rb"P([Ff])\s+(\d+)\s+(\d+)\s+([-+]?[0-9.]+(?:[eE][-+]?\d+)?
 def _parse(data: Any) -> tuple[int, int, int, float, int]:
     found = _HEADER.match(bytes(data[:256]))
     if found is None:
-        raise PictureError(f"truncated or damaged PFM header {bytes(data[:24])!r}, expected like b'PF\\n1024 768\\n-1.0\\n'")
+        raise PictureError(
+            f"truncated or damaged PFM header {bytes(data[:24])!r}, expected like b'PF\\n1024 768\\n-1.0\\n'"
+        )
     columns, rows, scale = int(found[2]), int(found[3]), float(found[4])
     if not columns or not rows or not scale:
         raise PictureError(f"its PFM header says {columns}x{rows}, scale {scale}; expected numbers other than 0")

@@ -15,7 +15,8 @@ Chromaticities = tuple[float, float, float, float, float, float, float, float]
 class Picture:
     """One picture in linear light, upright.
 
-    pixels          (rows, columns, 3) float32, linear Rec.709 primaries, D65 white, no negative, NaN or Inf; not multiplied by alpha
+    pixels          (rows, columns, 3) float32, linear Rec.709 primaries, D65 white, no negative, NaN or Inf; not
+                    multiplied by alpha
     alpha           (rows, columns) float32 in 0..1, or None
     kind            "radiance", "exr", "pfm", "tiff", "png" or "jpeg", by content
     grey            the file has one colour channel (pixels then hold it three times)

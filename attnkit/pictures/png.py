@@ -29,18 +29,17 @@ _CICP_SPACES = {1: "rec709", 9: "rec2020", 12: "display-p3"}
 _CICP_TRANSFERS = {8: "linear", 13: "srgb"}
 
 
-def _chunks(data: Any, *, verify: bool) -> Iterator[tuple[bytes, Any]]:
+def _chunks(data: Any, *, verify: bool) -> Iterator[tuple[bytes, bytes]]:
     """(name, content) of every chunk up to IEND; PictureError where the file ends early or a checksum is wrong."""
     at = len(SIGNATURE)
-    view = memoryview(data)
     while True:
-        if at + 12 > len(view):
-            raise PictureError(f"truncated: it ends at byte {len(view)} without the IEND chunk")
-        size, name = struct.unpack_from(">I4s", view, at)
-        if at + 12 + size > len(view):
-            raise PictureError(f"truncated: chunk {name!r} needs {size} bytes at byte {at}, the file has {len(view)}")
-        content = view[at + 8 : at + 8 + size]
-        if verify and zlib.crc32(content, zlib.crc32(name)) != struct.unpack_from(">I", view, at + 8 + size)[0]:
+        if at + 12 > len(data):
+            raise PictureError(f"truncated: it ends at byte {len(data)} without the IEND chunk")
+        size, name = struct.unpack_from(">I4s", data, at)
+        if at + 12 + size > len(data):
+            raise PictureError(f"truncated: chunk {name!r} needs {size} bytes at byte {at}, the file has {len(data)}")
+        content = data[at + 8 : at + 8 + size]
+        if verify and zlib.crc32(content, zlib.crc32(name)) != struct.unpack_from(">I", data, at + 8 + size)[0]:
             raise PictureError(f"damaged: wrong checksum in chunk {name!r} at byte {at}")
         yield name, content
         if name == b"IEND":
@@ -48,7 +47,7 @@ def _chunks(data: Any, *, verify: bool) -> Iterator[tuple[bytes, Any]]:
         at += 12 + size
 
 
-def _header(content: Any) -> tuple[int, int, int, int, int]:
+def _header(content: bytes) -> tuple[int, int, int, int, int]:
     """(rows, columns, bits, colour type, interlace)."""
     if len(content) != 13:
         raise PictureError(f"damaged: its IHDR chunk has {len(content)} bytes, expected 13")
@@ -65,7 +64,7 @@ def describe(data: Any) -> PictureInfo:
         if name == b"IHDR":
             rows, columns, *_ = _header(content)
         elif name == b"eXIf":
-            exif = bytes(content)
+            exif = content
         elif name == b"IDAT":
             break
     if ifd.orientation(exif) > 4:
@@ -75,9 +74,9 @@ def describe(data: Any) -> PictureInfo:
 
 def read_settings(data: Any) -> str | None:
     for name, content in _chunks(data, verify=False):
-        if name == b"iTXt" and bytes(content[: len(KEYWORD) + 1]) == KEYWORD + b"\0":
+        if name == b"iTXt" and content[: len(KEYWORD) + 1] == KEYWORD + b"\0":
             # two bytes about compression, then empty language and translated keyword
-            return bytes(content[len(KEYWORD) + 5 :]).decode("utf-8")
+            return content[len(KEYWORD) + 5 :].decode("utf-8")
         if name == b"IDAT":
             return None
     return None
@@ -93,7 +92,7 @@ def read(data: bytes) -> Samples:
         if name == b"IDAT":
             packed.append(content)
         else:
-            found[name] = bytes(content)
+            found[name] = content
     if b"IHDR" not in found:
         raise PictureError("damaged: it has no IHDR chunk")
     header = _header(found[b"IHDR"])
@@ -112,12 +111,13 @@ def read(data: bytes) -> Samples:
         alpha = np.ascontiguousarray(values[..., 3])
     if values.ndim == 3:
         values = np.ascontiguousarray(values[..., 0] if grey else values[..., 2::-1])
-    samples = Samples(values, alpha, exif=found.get(b"eXIf"))
+    exif = found.get(b"eXIf")
+    samples = Samples(values, alpha, exif=exif, orientation=ifd.orientation(exif))
     _colour(found, samples)
     return samples
 
 
-def _check_pixels(packed: list[Any], header: tuple[int, int, int, int, int]) -> None:
+def _check_pixels(packed: list[bytes], header: tuple[int, int, int, int, int]) -> None:
     """libpng fills rows that are missing with black and only warns: so count the bytes."""
     rows, columns, bits, colour, interlace = header
     depth = bits * _SAMPLES[colour]
@@ -145,8 +145,8 @@ def _colour(found: dict[bytes, bytes], samples: Samples) -> None:
         primaries, transfer, _, full = found[b"cICP"]
         if primaries not in _CICP_SPACES or transfer not in _CICP_TRANSFERS or not full:
             raise PictureError(
-                f"its cICP chunk says primaries {primaries}, transfer {transfer}, full range {full}; expected primaries "
-                "1, 9 or 12 and transfer 8 or 13 at full range; convert it to EXR first"
+                f"its cICP chunk says primaries {primaries}, transfer {transfer}, full range {full}; expected "
+                "primaries 1, 9 or 12 and transfer 8 or 13 at full range; convert it to EXR first"
             )
         samples.space, samples.transfer = _CICP_SPACES[primaries], _CICP_TRANSFERS[transfer]
         return
@@ -161,7 +161,9 @@ def _colour(found: dict[bytes, bytes], samples: Samples) -> None:
         samples.space, samples.transfer = "rec709", "srgb"
         return
     if b"cHRM" in found and len(found[b"cHRM"]) == 32:
-        white, *primaries_xy = zip(*[iter(number / 1e5 for number in struct.unpack(">8I", found[b"cHRM"]))] * 2, strict=True)
+        white, *primaries_xy = zip(
+            *[iter(number / 1e5 for number in struct.unpack(">8I", found[b"cHRM"]))] * 2, strict=True
+        )
         samples.space = cast(Chromaticities, tuple(value for pair in (*primaries_xy, white) for value in pair))
     if b"gAMA" in found and len(found[b"gAMA"]) == 4:
         (stored,) = struct.unpack(">I", found[b"gAMA"])

@@ -122,12 +122,15 @@ def _read_new(body: memoryview, header: _Header) -> np.ndarray:
         except cv2.error:
             values = None
     if values is None:
-        raise PictureError(f"truncated or damaged: its {len(body)} bytes do not make {header.lines} lines of {header.line_length} pixels")
+        raise PictureError(
+            f"truncated or damaged: {len(body)} bytes do not make {header.lines} lines of {header.line_length} pixels"
+        )
     return cv2.cvtColor(values, cv2.COLOR_BGR2RGB, dst=values)
 
 
 def _read_old(body: memoryview, header: _Header) -> np.ndarray:
-    """Flat pixels; (1, 1, 1, n) repeats the one before n times, and following repeats count 256, 65536 ... times more."""
+    """Flat pixels; (1, 1, 1, n) repeats the one before n times, and following repeats count 256, 65536 ... times
+    more."""
     import numpy as np
 
     wanted = header.lines * header.line_length

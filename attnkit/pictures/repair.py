@@ -10,10 +10,11 @@ _BLOCK = 1 << 18
 def repair(values: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
     """Replace bad samples and count the pixels that had one.
 
-    values: (rows, columns) or (rows, columns, channels) float32. Per channel: NaN becomes the median of the finite samples among
-    its 3x3 neighbours (negative ones taken as 0), or 0 where there is none; +Inf becomes the largest finite value of the picture
-    (0 where there is none); -Inf and negatives become 0. Negative light is common in real files (resampled light probes ring around the sun).
-    Returns the values, the very same array where nothing was wrong, and {"nan", "inf", "negative"} in pixels; -Inf counts as inf.
+    values: (rows, columns) or (rows, columns, channels) float32. Per channel: NaN becomes the median of the finite
+    samples among its 3x3 neighbours (negative ones taken as 0), or 0 where there is none; +Inf becomes the largest
+    finite value of the picture (0 where there is none); -Inf and negatives become 0. Negative light is common in real
+    files (resampled light probes ring around the sun). Returns the values, the very same array where nothing was
+    wrong, and {"nan", "inf", "negative"} in pixels; -Inf counts as inf.
     """
     counts = {"nan": 0, "inf": 0, "negative": 0}
     # both are NaN where any sample is

@@ -16,7 +16,8 @@ _LARGEST_SIDE = 1 << 16
 
 
 def parse_resize(spec: str) -> tuple[str, float, float]:
-    """("percent", p, p), ("long", side, side) or ("exact", columns, rows) of "50%", "2048" or "1024x768"; UsageError otherwise."""
+    """("percent", p, p), ("long", side, side) or ("exact", columns, rows) of "50%", "2048" or "1024x768"; UsageError
+    otherwise."""
     text = spec.strip().lower()
     if found := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
         amount = float(found[1])
@@ -30,7 +31,9 @@ def parse_resize(spec: str) -> tuple[str, float, float]:
         columns, rows = int(found[1]), int(found[2])
         if 0 < columns <= _LARGEST_SIDE and 0 < rows <= _LARGEST_SIDE:
             return "exact", columns, rows
-    raise UsageError(f"--resize: got {spec!r}, expected a percentage (50%), a long side (2048) or WIDTHxHEIGHT (1024x768)")
+    raise UsageError(
+        f"--resize: got {spec!r}, expected a percentage (50%), a long side (2048) or WIDTHxHEIGHT (1024x768)"
+    )
 
 
 def target_size(spec: str, rows: int, columns: int) -> tuple[int, int]:
@@ -45,8 +48,8 @@ def target_size(spec: str, rows: int, columns: int) -> tuple[int, int]:
 def resize(pixels: np.ndarray, spec: str) -> np.ndarray:
     """(rows, columns[, 3]) float32 linear light at the size that spec asks for.
 
-    Shrinking averages over the area that falls on a pixel, which keeps the light; enlarging interpolates linearly, because a
-    cubic would ring below zero around bright lamps.
+    Shrinking averages over the area that falls on a pixel, which keeps the light; enlarging interpolates linearly,
+    because a cubic would ring below zero around bright lamps.
     """
     import cv2
 

@@ -1,7 +1,8 @@
 """Colour: primaries, conversion matrices and the sRGB curve.
 
-Sources: ITU-R BT.709-6, BT.2020-2; SMPTE RP 431-2 / EG 432-1 with D65 (Display P3); SMPTE ST 2065-1 and AMPAS S-2014-004 (ACES);
-IEC 61966-2-1 (sRGB); Bradford adaptation as in ICC.1:2022 annex E. Matrices are worked out from the chromaticities in float64.
+Sources: ITU-R BT.709-6, BT.2020-2; SMPTE RP 431-2 / EG 432-1 with D65 (Display P3); SMPTE ST 2065-1 and AMPAS
+S-2014-004 (ACES); IEC 61966-2-1 (sRGB); Bradford adaptation as in ICC.1:2022 annex E. Matrices are worked out from
+the chromaticities in float64.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def to_xyz(space: Space) -> np.ndarray:
             raise UsageError(f"unknown colour space {space!r}; expected one of {', '.join([*PRIMARIES, 'xyz'])}")
         space = PRIMARIES[space]
     red, green, blue, white = (space[0:2], space[2:4], space[4:6], space[6:8])
-    # columns are x, y, z of the primaries: no division, because ACES blue and XYZ's own primaries come near or reach y = 0
+    # columns are x, y, z of the primaries: no division, because ACES blue and XYZ's own primaries come near or reach
+    # y = 0
     columns = np.array([[x, y, 1 - x - y] for x, y in (red, green, blue)]).T
     if abs(np.linalg.det(columns)) < 1e-6 or white[1] <= 0:
         raise ValueError(f"chromaticities {tuple(round(value, 4) for value in space)} span no colour space")
@@ -76,7 +78,8 @@ def _white(space: Space) -> tuple[float, float, float]:
 
 @lru_cache(maxsize=64)
 def matrix(source: Space, target: Space) -> np.ndarray:
-    """Matrix [3, 3] float64 between two linear spaces: white goes to white (Bradford); XYZ is taken to be relative to D65."""
+    """Matrix [3, 3] float64 between two linear spaces: white goes to white (Bradford); XYZ is taken to be relative to
+    D65."""
     if source == target:
         return np.eye(3)
     first, last = to_xyz(source), to_xyz(target)
@@ -107,32 +110,42 @@ def apply_matrix(pixels: np.ndarray, conversion: np.ndarray) -> np.ndarray:
 
 
 def convert(pixels: np.ndarray, source: Space, target: Space) -> np.ndarray:
-    """(rows, columns, 3) float32 linear light from one space's primaries to another's; may go negative outside the gamut."""
+    """(rows, columns, 3) float32 linear light from one space's primaries to another's; may go negative outside the
+    gamut."""
     if source == target:
         return pixels
     return apply_matrix(pixels, matrix(source, target))
 
 
 def srgb_encode(linear: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB (and Display P3) encoding, float32; negative values give 0, values above 1 go on along the curve."""
+    """Linear light to sRGB (and Display P3) encoding, float32; negative values give 0, values above 1 go on along the
+    curve."""
     import cv2
 
-    flat = np.ascontiguousarray(linear, np.float32).reshape(max(len(linear), 1), -1)
-    flat = cv2.max(flat, 0.0)
-    curved = cv2.pow(flat, 1 / 2.4)
-    encoded = curved * np.float32(1.055) - np.float32(0.055)
-    small = flat <= 0.0031308
-    encoded[small] = flat[small] * np.float32(12.92)
+    flat = np.maximum(_rows(linear), np.float32(0))
+    encoded = cv2.pow(flat, 1 / 2.4)
+    encoded *= np.float32(1.055)
+    encoded -= np.float32(0.055)
+    np.copyto(encoded, flat * np.float32(12.92), where=flat <= 0.0031308)
     return encoded.reshape(np.shape(linear))
 
 
 def srgb_decode(encoded: np.ndarray) -> np.ndarray:
     """sRGB encoding to linear light, float32; integers are taken as 0..255 or 0..65535."""
+    import cv2
+
     if encoded.dtype.kind == "u":
         return np.take(decode_table(encoded.dtype.itemsize), encoded)
-    values = np.asarray(encoded, np.float32)
-    decoded = np.power((np.maximum(values, 0) + np.float32(0.055)) / np.float32(1.055), np.float32(2.4))
-    return np.where(values <= 0.04045, values / np.float32(12.92), decoded)
+    flat = _rows(encoded)
+    decoded = cv2.pow(np.maximum(flat * np.float32(1 / 1.055) + np.float32(0.055 / 1.055), 0), 2.4)
+    np.copyto(decoded, flat * np.float32(1 / 12.92), where=flat <= 0.04045)
+    return decoded.reshape(np.shape(encoded))
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    """The same numbers as a two-dimensional float32 array, which is how OpenCV takes any shape."""
+    whole = np.ascontiguousarray(values, np.float32)
+    return whole.reshape(whole.shape[0] if whole.ndim > 1 else 1, -1)
 
 
 @lru_cache(maxsize=2)
