@@ -44,7 +44,9 @@ def check_pfstools(operator: str) -> None:
         return
     if operator not in PFSTOOLS:
         raise UsageError(f"--methods: unknown pfstools operator {operator!r}, expected one of {', '.join(PFSTOOLS)}")
-    raise UsageError(f"--methods: pfs:{operator} needs pfstmo_{operator}, which is not installed (apt install pfstools)")
+    raise UsageError(
+        f"--methods: pfs:{operator} needs pfstmo_{operator}, which is not installed (apt install pfstools)"
+    )
 
 
 def pfstools_render(pixels: NDArray[Any], operator: str, gamma: float = 2.2) -> NDArray[Any]:
@@ -69,7 +71,9 @@ def pfstools_render(pixels: NDArray[Any], operator: str, gamma: float = 2.2) -> 
         _pipe(stages, operator)
         picture = cv2.imread(str(target), cv2.IMREAD_COLOR)
     if picture is None or picture.shape != pixels.shape:
-        raise AttnkitError(f"pfstmo_{operator}: no picture came out of a {columns}x{rows} frame; run it by hand to see why")
+        raise AttnkitError(
+            f"pfstmo_{operator}: no picture came out of a {columns}x{rows} frame; run it by hand to see why"
+        )
     return np.ascontiguousarray(picture[..., ::-1])
 
 
@@ -78,9 +82,7 @@ def _pipe(stages: list[list[str]], operator: str) -> None:
     try:
         for stage in stages:
             source = running[-1].stdout if running else subprocess.DEVNULL
-            running.append(
-                subprocess.Popen(stage, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            )
+            running.append(subprocess.Popen(stage, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
             if len(running) > 1 and running[-2].stdout:
                 running[-2].stdout.close()
         try:

@@ -1,0 +1,79 @@
+"""The learned method: opens a tone mapper of the model registry and drives it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import operators
+from .cube import Cube, LogShaper
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .task import TonemapRequest
+
+DEFAULT_MODEL = "llf-lut"
+
+
+@lru_cache(maxsize=2)
+def mapper_named(model: str, device: str, offline: bool) -> Any:
+    """The mapper behind a registry name, path or hub id; kept, so that a process loads a model once."""
+    from attnkit.models import registry
+
+    return registry.open_model(model, task="tonemap", device=device, offline=offline)
+
+
+def parameters(pixels: NDArray[Any], request: TonemapRequest) -> dict[str, Any]:
+    """Global parameters (numbers and small arrays) that the model predicts for a picture."""
+    return dict(_mapper(request).parameters(pixels))
+
+
+def render(pixels: NDArray[Any], request: TonemapRequest) -> tuple[NDArray[Any], dict[str, Any]]:
+    """sRGB-encoded picture (rows, columns, 3) of the model, and what to record."""
+    if not pixels.any():
+        return operators.flat_frame(pixels)[1], {"degenerate_frame": "black"}
+    mapper = _mapper(request)
+    found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
+    # the parameters are those of the picture as it is, so that exposure is not taken back by the model's own anchor
+    light = pixels if request.exposure == 0.0 else pixels * np.float32(2.0**request.exposure)
+    display = mapper.render(light, found, strength=request.strength, interpolation=request.lut_interp)
+    facts: dict[str, Any] = {"encoded": "srgb", "exposed": True, "model": request.model or DEFAULT_MODEL}
+    facts["parameters"] = {name: _plain(value) for name, value in found.items() if np.size(value) <= 16}
+    return display, facts
+
+
+def cube(pixels: NDArray[Any], request: TonemapRequest) -> Cube:
+    """The global part of what the model does to this picture, at the request's exposure."""
+    mapper = _mapper(request)
+    found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
+    table = np.ascontiguousarray(mapper.cube(found), dtype=np.float32)
+    title = f"attnkit {request.model or DEFAULT_MODEL}"
+    encoding = getattr(mapper, "config", None)
+    gain = 2.0**request.exposure
+    if not hasattr(encoding, "toe"):
+        # published models take light 0..1 as it is
+        return Cube(table, domain=((0.0,) * 3, (1.0 / gain,) * 3), takes_linear=True, title=title)
+    span = encoding.toe + encoding.head
+    shaper = LogShaper(gain / float(found["anchor"]), 2.0**-encoding.toe, 1.0 / span, encoding.toe / span)
+    return Cube(table, shaper=shaper, takes_linear=True, title=title)
+
+
+CUBE_NOTES = (
+    "made by attnkit tonemap --lut-out for one picture; another picture gets another table",
+    "output: display values 0..1, sRGB-encoded, Rec.709 primaries",
+    "a table cannot carry what depends on the place in the picture: the per-pixel map and the local detail are not in it",
+)
+
+
+def _mapper(request: TonemapRequest) -> Any:
+    return mapper_named(request.model or DEFAULT_MODEL, request.device, request.offline)
+
+
+def _plain(value: Any) -> Any:
+    """A number or list for the record, six significant digits."""
+    if isinstance(value, str | bool | int):
+        return value
+    return [float(f"{item:.6g}") for item in np.ravel(value)] if np.ndim(value) else float(f"{float(value):.6g}")
