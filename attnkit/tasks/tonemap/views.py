@@ -22,7 +22,7 @@ SPLIT: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a view looks: yaw and pitch in degrees (0, 0 is the panorama's centre), horizontal field of view in degrees."""
+    """Where a view looks: yaw and pitch (0, 0 is the panorama's centre) and horizontal field of view, in degrees."""
 
     yaw: float
     pitch: float
@@ -35,7 +35,7 @@ def is_panorama(rows: int, columns: int) -> bool:
 
 
 def cameras(count: int, seed: int) -> list[Camera]:
-    """Draw `count` cameras: yaws spread evenly from a random start, pitch within 25 degrees of the horizon, 60 to 100 degrees wide."""
+    """Draw cameras: yaws spread evenly from a random start, pitch within 25 degrees, 60 to 100 degrees wide."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -79,6 +79,6 @@ def view(panorama: np.ndarray, camera: Camera, rows: int, columns: int) -> np.nd
 
 
 def views(panorama: np.ndarray, count: int, size: int, seed: int) -> list[np.ndarray]:
-    """Cut `count` views of `size` x 3/4 `size` pixels (long side first) out of a panorama; the same seed gives the same views."""
+    """Cut `count` views, `size` pixels wide and 3/4 as high, out of a panorama; the same seed gives the same views."""
     rows = max(1, round(size * 3 / 4))
     return [view(panorama, camera, rows, size) for camera in cameras(count, seed)]

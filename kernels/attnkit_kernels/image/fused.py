@@ -1,8 +1,8 @@
 """Fused CPU loops for whole tone-mapping passes on pictures in the layout of files, [rows, columns, 3] float32.
 
 Each function does in one pass over memory what several operators of this folder do one after the other: log encoding,
-3-D look-up and luma; or up-sampling, in-band local Laplacian remap, collapse and recolouring. Rows run in parallel; inner
-loops work on lines so that they become vector code.
+3-D look-up and luma; or up-sampling, in-band local Laplacian remap, collapse and recolouring. Rows run in parallel;
+inner loops work on lines so that they become vector code.
 """
 
 from __future__ import annotations
@@ -147,7 +147,12 @@ def _encode_lookup_tetrahedral(pixels, gain, black, offset, scale, entries, size
             w2 = middle - low
             brightness = np.float32(0)
             for channel in range(3):
-                value = w0 * entries[p0 + channel] + w1 * entries[p1 + channel] + w2 * entries[p2 + channel] + low * entries[p3 + channel]
+                value = (
+                    w0 * entries[p0 + channel]
+                    + w1 * entries[p1 + channel]
+                    + w2 * entries[p2 + channel]
+                    + low * entries[p3 + channel]
+                )
                 target[3 * column + channel] = value
                 brightness += value * np.float32(LUMA[channel])
             luma[row, column] = brightness
@@ -170,7 +175,8 @@ def encode_lookup(
 
     Returns
     -------
-    full [rows, columns, 3] and luma [rows, columns], float32, in the table's units. ValueError for an unknown interpolation.
+    full [rows, columns, 3] and luma [rows, columns], float32, in the table's units. ValueError for an unknown
+    interpolation.
     """
     if interpolation not in _LOOKUPS:
         raise ValueError(f"interpolation: expected one of {', '.join(_LOOKUPS)}, got {interpolation!r}")
@@ -335,8 +341,8 @@ def remap_level(guide: Array, coarse_guide: Array, coarse_result: Array, maps: A
     ----------
     guide : [rows, columns] float32, Gaussian level G_l; the band is L = G_l - up(G_{l+1})
     coarse_guide, coarse_result : [ceil(rows / 2), ceil(columns / 2)], G_{l+1} and the result of the level below
-    maps : [references + 1, h, w] float32, 2 or more references: a strength map f for each reference luma j / (references - 1), then sigma;
-        spread over the level with corners on corners
+    maps : [references + 1, h, w] float32, 2 or more references: a strength map f for each reference luma
+        j / (references - 1), then sigma; spread over the level with corners on corners
 
     Returns
     -------

@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 # scale (Gaussian sigma, pixels), least slope of an edge (stops per pixel), slope that 8-bit codes alone may fake
 # (codes per pixel: half a code between unsmoothed neighbours, and what is left of it after the wider blur)
-_EDGE_SCALES = ((1.0, 0.1, 0.5), (4.0, 0.05, 0.1))
+EDGE_SCALES = ((1.0, 0.1, 0.5), (4.0, 0.05, 0.1))
 _DARK_ELECTRONS = 400.0
 _READ_ELECTRONS = 4.0
 
@@ -39,7 +39,7 @@ def reversed_edges(hdr: Array, ldr: Array) -> float:
     codes = luma_codes(ldr)
     _same_size(stops, codes)
     edges = reversed_count = 0
-    for sigma, least_slope, rounding in _EDGE_SCALES:
+    for sigma, least_slope, rounding in EDGE_SCALES:
         down, across = np.gradient(_at_least_two(cv2.GaussianBlur(stops, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)))
         shown = _at_least_two(cv2.GaussianBlur(codes, (0, 0), sigma, borderType=cv2.BORDER_REFLECT))
         shown_down, shown_across = np.gradient(shown)

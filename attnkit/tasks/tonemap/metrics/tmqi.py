@@ -12,12 +12,12 @@ from .colour import display_codes, luminance
 
 Array = NDArray[Any]
 
-_A, _ALPHA, _BETA = 0.8012, 0.3046, 0.7088
-_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+OVERALL, ALPHA, BETA = 0.8012, 0.3046, 0.7088
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # cycles per degree of the five scales, finest first
-_FREQUENCIES = (16.0, 8.0, 4.0, 2.0, 1.0)
-_WINDOW = 11
-_SIGMA = 1.5
+FREQUENCIES = (16.0, 8.0, 4.0, 2.0, 1.0)
+WINDOW = 11
+SIGMA = 1.5
 
 
 class Tmqi(NamedTuple):
@@ -52,7 +52,7 @@ def tmqi(hdr: Array, ldr: Array) -> Tmqi:
         raise ValueError(f"hdr and ldr must have the same rows and columns, got {reference.shape} and {shown.shape}")
     s = structural_fidelity(reference, shown)
     n = naturalness(shown)
-    return Tmqi(_A * s**_ALPHA + (1 - _A) * n**_BETA, s, n)
+    return Tmqi(OVERALL * s**ALPHA + (1 - OVERALL) * n**BETA, s, n)
 
 
 def naturalness(codes: Array) -> float:
@@ -62,13 +62,13 @@ def naturalness(codes: Array) -> float:
     count by the part that lies inside, as blkproc does.
     """
     rows, columns = codes.shape
-    tiles_down, tiles_across = -(-rows // _WINDOW), -(-columns // _WINDOW)
-    padded = np.zeros((tiles_down * _WINDOW, tiles_across * _WINDOW))
+    tiles_down, tiles_across = -(-rows // WINDOW), -(-columns // WINDOW)
+    padded = np.zeros((tiles_down * WINDOW, tiles_across * WINDOW))
     padded[:rows, :columns] = codes
-    tiles = padded.reshape(tiles_down, _WINDOW, tiles_across, _WINDOW)
+    tiles = padded.reshape(tiles_down, WINDOW, tiles_across, WINDOW)
     deviation = tiles.std(axis=(1, 3), ddof=1)
-    height = np.minimum(_WINDOW, rows - np.arange(tiles_down) * _WINDOW)
-    width = np.minimum(_WINDOW, columns - np.arange(tiles_across) * _WINDOW)
+    height = np.minimum(WINDOW, rows - np.arange(tiles_down) * WINDOW)
+    width = np.minimum(WINDOW, columns - np.arange(tiles_across) * WINDOW)
     spread = float(height @ deviation @ width) / (rows * columns)
     return _beta_ratio(spread / 64.29) * math.exp(-0.5 * ((float(codes.mean()) - 115.94) / 27.99) ** 2)
 
@@ -90,13 +90,13 @@ def structural_fidelity(reference: Array, shown: Array) -> float:
         factor = 0.0
     first, second = (reference - low) * factor, shown
     product, used = 1.0, 0.0
-    for weight, frequency in zip(_WEIGHTS, _FREQUENCIES, strict=True):
-        if min(first.shape) < _WINDOW:
+    for weight, frequency in zip(WEIGHTS, FREQUENCIES, strict=True):
+        if min(first.shape) < WINDOW:
             break
         product *= max(local_fidelity(first, second, frequency), 0.0) ** weight
         used += weight
         first, second = _halve(first), _halve(second)
-    return product ** (1.0 / used) if 0.0 < used < sum(_WEIGHTS) - 1e-9 else (product if used else math.nan)
+    return product ** (1.0 / used) if 0.0 < used < sum(WEIGHTS) - 1e-9 else (product if used else math.nan)
 
 
 def local_fidelity(first: Array, second: Array, frequency: float) -> float:
@@ -120,10 +120,10 @@ def _window(image: Array) -> Array:
     """Gaussian 11x11 mean, sigma 1.5, at the positions where the window fits."""
     import cv2
 
-    offsets = np.arange(_WINDOW) - _WINDOW // 2
-    kernel = np.exp(-(offsets**2) / (2 * _SIGMA**2))
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    kernel = np.exp(-(offsets**2) / (2 * SIGMA**2))
     kernel /= kernel.sum()
-    edge = _WINDOW // 2
+    edge = WINDOW // 2
     return cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)[edge:-edge, edge:-edge]
 
 

@@ -1,0 +1,308 @@
+"""Training recipe of the embedded tone mapper: TMQI by gradient, held back by halo, hue and noise guards."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attnkit_kernels.image import lut3d
+from torch import Tensor
+
+from attnkit.models.llf_lut_fast import LUMA, FastConfig, anchor_of
+from attnkit.models.llf_lut_fast_torch import FastLlfLut, Rendering, luma
+from attnkit.models.weights import write_weights
+from attnkit.pictures import describe, read_picture
+from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.tasks.tonemap import losses
+from attnkit.tasks.tonemap.views import SPLIT, Camera, is_panorama, view, views
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that the result depends on besides the pictures; times in minutes."""
+
+    seed: int = 0
+    minutes: float = 45.0
+    steps: int = 6000
+    batch: int = 4
+    rows: int = 288
+    columns: int = 384
+    rate: float = 1e-3
+    table_rate: float = 4e-4
+    reversal_weight: float = 20.0
+    hue_weight: float = 2.0
+    noise_weight: float = 0.01
+    noise_allowed: float = 26.0
+    map_weight: float = 0.02
+    use_map: bool = True
+    use_remap: bool = True
+
+
+def sample_views(panoramas: list[np.ndarray], recipe: Recipe, step: int) -> np.ndarray:
+    """One batch of views [batch, rows, columns, 3], linear light: scene, camera and mirroring drawn by the step."""
+    random = np.random.default_rng((recipe.seed, step))
+    batch = []
+    for _ in range(recipe.batch):
+        panorama = panoramas[random.integers(len(panoramas))]
+        camera = Camera(random.uniform(0, 360), random.uniform(-35, 35), random.uniform(45, 125))
+        picture = view(panorama, camera, recipe.rows, recipe.columns)
+        batch.append(picture[:, ::-1] if random.random() < 0.5 else picture)
+    return np.ascontiguousarray(np.stack(batch))
+
+
+def prepare(pictures: np.ndarray, config: FastConfig) -> tuple[Tensor, Tensor]:
+    """Anchored linear light and its encoding, both [batch, 3, rows, columns]."""
+    weights = np.array(LUMA, np.float32)
+    anchored = np.stack([picture / anchor_of(picture @ weights) for picture in pictures])
+    encoded = config.encode(anchored, 1.0)
+    return torch.from_numpy(anchored).permute(0, 3, 1, 2), torch.from_numpy(encoded).permute(0, 3, 1, 2).contiguous()
+
+
+def dark_gain(rendering: Rendering, light: Tensor, noisy: Rendering, noisy_light: Tensor) -> Tensor:
+    """Shown codes per unit of relative noise in the darkest quarter, as `metrics.guards` measures it."""
+    before, after = luma(light), luma(noisy_light)
+    dark = (before <= before.flatten(1).quantile(0.25, 1).view(-1, 1, 1, 1)).float()
+    count = dark.sum((1, 2, 3)).clamp(min=1)
+    relative = (((after - before) ** 2 * dark).sum((1, 2, 3)) / count).sqrt() / (
+        (before * dark).sum((1, 2, 3)) / count
+    ).clamp(min=1e-9)
+    shown = 255 * (luma(noisy.display) - luma(rendering.display))
+    return (((shown**2 * dark).sum((1, 2, 3)) / count + 1e-4).sqrt() / relative.clamp(min=1e-6)).mean()
+
+
+def add_noise(light: Tensor, seed: tuple[int, int]) -> Tensor:
+    """Shot and read noise for an exposure at which the dark quarter's mean collects 400 electrons."""
+    generator = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
+    brightness = luma(light)
+    limit = brightness.flatten(1).quantile(0.25, 1).view(-1, 1, 1, 1)
+    dark = (brightness <= limit).float()
+    mean = (brightness * dark).sum((1, 2, 3), keepdim=True) / dark.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    electrons = light * (400 / mean.clamp(min=1e-9))
+    noise = torch.randn(light.shape, generator=generator).to(light.device) * (electrons + 16).sqrt()
+    return ((electrons + noise).clamp(min=0) * (mean / 400)).float()
+
+
+def encode(light: Tensor, config: FastConfig) -> Tensor:
+    """`FastConfig.encode` for tensors of anchored light."""
+    black = 2.0**-config.toe
+    return ((torch.log2(light + black) + config.toe) / (config.toe + config.head)).clamp(0, 1)
+
+
+def objective(
+    model: FastLlfLut, light: Tensor, encoded: Tensor, recipe: Recipe, step: int
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a batch and its parts."""
+    rendering = model(encoded, use_map=recipe.use_map, use_remap=recipe.use_remap)
+    codes = 255 * luma(rendering.display)
+    scene = losses.Scene(luma(light))
+    structure = scene.structure(codes)
+    natural, mean, spread = losses.naturalness(codes)
+    score = losses.tmqi_of(structure, natural)
+    stops = torch.log2(luma(light) + 2.0**-12)
+    halo = losses.reversal(stops, codes)
+    hue = losses.hue_shift(light, rendering.display)
+    noisy_light = add_noise(light, (recipe.seed, step))
+    noisy = model(encode(noisy_light, model.config), use_map=recipe.use_map, use_remap=recipe.use_remap)
+    noise = dark_gain(rendering, light, noisy, noisy_light)
+    # far from its peak naturalness has no slope; the distance to the peak gives one
+    far = (((mean - 115.94) / 60) ** 2 + ((spread - 17.5).clamp(max=0) / 20) ** 2).mean()
+    smooth = sum(lut3d.total_variation(model.tables[k]) for k in range(3))
+    monotone = sum(lut3d.monotonicity(model.tables[k]) for k in range(3))
+    loss = (
+        (1 - score).mean()
+        + 0.05 * far
+        + recipe.reversal_weight * halo
+        + recipe.hue_weight * hue
+        + recipe.noise_weight * (noise - recipe.noise_allowed).clamp(min=0)
+        + 1e-2 * smooth
+        + 10 * monotone
+        + recipe.map_weight * rendering.map_change.square().mean()
+    )
+    parts = {
+        "tmqi": score.mean(), "s": structure.mean(), "n": natural.mean(), "mean": mean.mean(), "spread": spread.mean(),
+        "halo": halo, "hue": hue, "noise": noise, "smooth": smooth, "monotone": monotone,
+        "map": rendering.map_change.abs().mean(),
+    }  # fmt: skip
+    for group, strength in enumerate(rendering.strengths):
+        parts[f"strength{group}"] = strength.mean()
+    return loss, {name: value.item() for name, value in parts.items()}
+
+
+def validate(model: FastLlfLut, pictures: list[np.ndarray], recipe: Recipe) -> float:
+    """Mean TMQI of views that are not trained on, by the metric itself."""
+    from attnkit.tasks.tonemap.metrics.tmqi import tmqi
+
+    scores = []
+    for picture in pictures:
+        encoded = prepare(picture[None], model.config)[1].to(model.tables.device)
+        with torch.no_grad():
+            display = model(encoded, use_map=recipe.use_map, use_remap=recipe.use_remap).display[0]
+        scores.append(tmqi(picture, display.permute(1, 2, 0).cpu().numpy()).q)
+    return float(np.mean(scores))
+
+
+def steps(
+    model: FastLlfLut, panoramas: list[np.ndarray], recipe: Recipe, state: dict[str, Any] | None
+) -> Iterator[tuple[int, dict[str, float], dict[str, Any]]]:
+    """Train until steps or time are used up; yields (step, parts of the loss, state to go on from) after each step."""
+    tables = [model.tables]
+    others = list(model.predictor.parameters())
+    groups = [{"params": tables, "lr": recipe.table_rate}, {"params": others, "lr": recipe.rate}]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+    first, spent = 0, 0.0
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, spent = state["step"], state["minutes"]
+    started = time.monotonic() - 60 * spent
+    peaks = [group["lr"] for group in groups]
+    for step in range(first, recipe.steps):
+        minutes = (time.monotonic() - started) / 60
+        progress = max(step / recipe.steps, minutes / recipe.minutes)
+        if progress >= 1:
+            return
+        warm = min(1.0, (step + 1) / 100)
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * warm * 0.5 * (1 + np.cos(np.pi * progress)) + 1e-6
+        light, encoded = (
+            part.to(model.tables.device) for part in prepare(sample_views(panoramas, recipe, step), model.config)
+        )
+        loss, parts = objective(model, light, encoded, recipe, step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        parts["loss"] = loss.item()
+        yield (
+            step,
+            parts,
+            {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step + 1,
+                "minutes": float(minutes),
+            },
+        )
+
+
+CHECKPOINT_MINUTES = 2.0
+
+
+def scenes(data: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Panoramas to train on and to validate with, by scene name, from a folder of 2:1 HDR pictures.
+
+    Scenes named in `views.SPLIT` go where it says, test scenes nowhere. In a folder without any of them every tenth
+    panorama in the order of names validates. UsageError for a folder without panoramas.
+    """
+    if not data.is_dir():
+        raise UsageError(f"--data: got {data}, expected a folder of HDR panoramas")
+    found = {}
+    for path in sorted(data.rglob("*")):
+        if path.suffix.lower() in (".exr", ".hdr", ".pfm", ".tif", ".tiff") and path.is_file():
+            info = describe(path)
+            if info.hdr and is_panorama(info.rows, info.columns):
+                found[path.relative_to(data).with_suffix("").as_posix()] = path
+    if not found:
+        raise UsageError(
+            f"--data: no HDR panorama of 2:1 shape in {data}, expected .exr, .hdr, .pfm or float .tif files"
+        )
+    if any(name in part for part in SPLIT.values() for name in found):
+        train_part, validation = (
+            {name: path for name, path in found.items() if name in SPLIT[part]} for part in ("train", "val")
+        )
+    else:
+        validation = dict(list(found.items())[::10])
+        train_part = {name: path for name, path in found.items() if name not in validation} or validation
+    if not train_part:
+        raise UsageError(
+            f"--data: {data} has none of the training scenes, expected some of {', '.join(SPLIT['train'])}"
+        )
+    return train_part, validation
+
+
+def train(
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Train a model and write its weight file; returns what the provenance says, with the validation score."""
+    checkpoint = out.with_name(out.name + ".checkpoint")
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out: {out} exists; give --overwrite or another name")
+    if resume and not checkpoint.is_file():
+        raise UsageError(f"--resume: no checkpoint {checkpoint}; leave --resume out to begin")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: no folder {out.parent}; make it first")
+    paths, validation_paths = scenes(data)
+    panoramas = [read_picture(path).pixels for path in paths.values()]
+    pictures = [
+        picture
+        for path in validation_paths.values()
+        for picture in views(read_picture(path).pixels, 4, 640, recipe.seed)
+    ]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    config = FastConfig()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = FastLlfLut(config).to(device)
+    before = load_checkpoint(checkpoint, recipe, device) if resume else None
+    state: dict[str, Any] | None = None
+    totals: dict[str, list[float]] = {}
+    saved = time.monotonic()
+    say(f"training on {len(panoramas)} scenes, validating on {len(pictures)} views of {len(validation_paths)}")
+    for step, parts, state in steps(model, panoramas, recipe, before):
+        for name, value in parts.items():
+            totals.setdefault(name, []).append(value)
+        if (step + 1) % 50 == 0:
+            means = "  ".join(f"{name} {np.mean(values):.4g}" for name, values in totals.items())
+            say(f"step {step + 1}  minutes {state['minutes']:.1f}  {means}")
+            totals.clear()
+        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+            save_checkpoint(checkpoint, state, recipe)
+            saved = time.monotonic()
+    if state is None:
+        raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
+    provenance = {
+        "recipe": asdict(recipe),
+        "scenes": list(paths),
+        "validation_scenes": list(validation_paths),
+        "validation_views": len(pictures),
+        "validation_tmqi": round(validate(model, pictures, recipe), 5),
+        "steps": state["step"],
+    }
+    arrays = {name: values.detach().cpu().numpy() for name, values in model.state_dict().items()}
+    write_weights(out, arrays, architecture="llf-lut", config=asdict(config), provenance=provenance)
+    checkpoint.unlink(missing_ok=True)
+    return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], recipe: Recipe) -> None:
+    """Keep the state of a training, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save({**state, "recipe": asdict(recipe)}, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, recipe: Recipe, device: str) -> dict[str, Any]:
+    """State to go on from; UsageError where it was made by another recipe (its time and steps may differ)."""
+    state = torch.load(path, map_location=device, weights_only=True)
+    made, wanted = state.pop("recipe"), asdict(recipe)
+    for name in wanted:
+        if name not in ("minutes", "steps") and made.get(name) != wanted[name]:
+            raise UsageError(
+                f"--resume: {path} was made with {name} {made.get(name)}, got {wanted[name]}; give the same options"
+            )
+    return state
