@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -146,6 +147,12 @@ def report(error: Exception) -> int:
         line = install_line(error.name)
         if line:
             return tell(f"needs the package {error.name.partition('.')[0]}, which is not installed; run: {line}")
+    if isinstance(error, OSError) and error.filename is not None:
+        return tell(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        # files are written by code that names them, so this was the output of the command itself
+        leave_pipe()
+        return tell(f"standard output: {error.strerror}")
     if isinstance(error, MemoryError):
         return tell("out of memory; try smaller inputs, --resize, or fewer --jobs")
     return tell(f"unexpected {type(error).__name__}: {error}; add --debug for the traceback, and report it with it")
