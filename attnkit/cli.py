@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; every error is one line on standard error."""
-    from attnkit.runtime.config import current
+    from attnkit.runtime.config import current, set_current
 
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="attnkit", standalone_mode=False)
@@ -127,6 +127,8 @@ def run(arguments: Sequence[str]) -> int:
 
             traceback.print_exc()
         return report(error)
+    finally:
+        set_current(None)
 
 
 def report(error: Exception) -> int:

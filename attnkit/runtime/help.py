@@ -147,11 +147,12 @@ def option_text(parameter: Any) -> str:
     elif default in (None, (), [], "") or isinstance(default, bool) or not parameter.show_default:
         shown = ""
     else:
-        shown = ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-    parts = [f"default: {shown}"] if shown else []
+        parts = default if isinstance(default, list | tuple) else [default]
+        shown = ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
+    remarks = [f"default: {shown}"] if shown else []
     if parameter.required:
-        parts.append("required")
-    return f"{text} [{'; '.join(parts)}]" if parts else text
+        remarks.append("required")
+    return f"{text} [{'; '.join(remarks)}]" if remarks else text
 
 
 def write(made: Page, formatter: Any) -> None:
