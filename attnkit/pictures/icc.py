@@ -95,7 +95,8 @@ def _apply(values: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -> np.
     if values.dtype.kind == "u":
         table = curve(np.linspace(0, 1, 256**values.dtype.itemsize)).astype(np.float32)
         return np.take(table, values)
-    return curve(np.clip(values, 0, 1)).astype(np.float32)
+    # above 1 formulas go on, so that float files keep their highlights; tables end there
+    return curve(np.maximum(values, 0)).astype(np.float32)
 
 
 def _through_littlecms(values: np.ndarray, profile: bytes) -> np.ndarray:

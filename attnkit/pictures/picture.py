@@ -20,7 +20,7 @@ class Picture:
     alpha           (rows, columns) float32 in 0..1, or None
     kind            "radiance", "exr", "pfm", "tiff", "png" or "jpeg", by content
     grey            the file has one colour channel (pixels then hold it three times)
-    hdr             the file holds floating-point scene light
+    hdr             the file holds floating-point samples
     source_space    primaries of the file: a name of spaces.PRIMARIES, "xyz" or "custom"
     space_source    where that is known from: "file", "assumed" or "option"
     transfer        curve that was undone: "linear", "srgb", "gamma" or "icc"

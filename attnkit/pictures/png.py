@@ -109,6 +109,11 @@ def read(data: bytes) -> Samples:
     alpha = None
     if values.ndim == 3 and values.shape[2] == 4:
         alpha = np.ascontiguousarray(values[..., 3])
+    elif values.ndim == 2 and len(found.get(b"tRNS", b"")) == 2:
+        # OpenCV leaves the transparent grey out; it is stored at the file's own depth
+        (hidden,) = struct.unpack(">H", found[b"tRNS"])
+        hidden = hidden * 255 // (2 ** header[2] - 1) if header[2] < 8 else hidden
+        alpha = np.where(values == hidden, 0, np.iinfo(values.dtype).max).astype(values.dtype)
     if values.ndim == 3:
         values = np.ascontiguousarray(values[..., 0] if grey else values[..., 2::-1])
     exif = found.get(b"eXIf")

@@ -76,7 +76,6 @@ def _check_format(kind: str, wanted: str | None, name: object) -> None:
 
 def _picture(samples: Samples, kind: str, input_space: str) -> Picture:
     values = samples.values
-    hdr = values.dtype.kind == "f" and samples.transfer == "linear"
     counts = {"nan": 0, "inf": 0, "negative": 0}
     alpha = None if samples.alpha is None else _unit(samples.alpha)
     if values.dtype.kind == "f":
@@ -100,7 +99,7 @@ def _picture(samples: Samples, kind: str, input_space: str) -> Picture:
         alpha=None if alpha is None else np.ascontiguousarray(_upright(alpha, samples.orientation)),
         kind=kind,
         grey=grey,
-        hdr=hdr,
+        hdr=samples.values.dtype.kind == "f",
         source_space=space,
         space_source=space_source,
         transfer=transfer,

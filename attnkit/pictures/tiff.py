@@ -48,7 +48,7 @@ def describe(data: Any) -> PictureInfo:
     rows, columns = ifd.number(main, _ROWS, 0), ifd.number(main, _COLUMNS, 0)
     if ifd.number(main, ifd.ORIENTATION, 1) > 4:
         rows, columns = columns, rows
-    return PictureInfo("tiff", rows, columns, hdr=_is_float(main) and _ICC not in main)
+    return PictureInfo("tiff", rows, columns, hdr=_is_float(main))
 
 
 def read_settings(data: Any) -> str | None:
