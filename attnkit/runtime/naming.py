@@ -1,0 +1,214 @@
+"""Where the outputs of each item go, and the refusals that follow from names alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnkit.runtime.errors import UsageError
+from attnkit.runtime.items import STANDARD_STREAM, Item, SideOutput
+
+if TYPE_CHECKING:
+    from attnkit.runtime.command import FileCommand
+    from attnkit.runtime.options import BatchOptions
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """The outputs of one item by name; a path of None is standard output."""
+
+    paths: dict[str, Path | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every destination of a run: per item, the one table of all items if there is one, and the folders to lock."""
+
+    format: str
+    items: list[Destinations]
+    table: Path | None
+    roots: tuple[Path, ...]
+    to_standard_output: bool
+
+    def files(self) -> Iterable[Path]:
+        for destinations in self.items:
+            yield from (path for path in destinations.paths.values() if path is not None)
+        if self.table is not None:
+            yield self.table
+
+
+def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) -> Layout:
+    """Name every output. Raises UsageError for two items on one path, an output that is an input, and the like."""
+    roots: dict[Path, None] = {}
+    out = batch.out
+    as_folder = out is not None and out != STANDARD_STREAM and command.layout == "files" and _is_folder(out, items)
+    format = command.output_format(None if as_folder or out == STANDARD_STREAM else out)
+    suffix = next(suffix for suffix, name in command.formats.items() if name == format)
+    if out is not None and as_folder and len(items) > 1 and Path(out).exists() and not Path(out).is_dir():
+        raise UsageError(f"--out {out}: is a file, expected a folder for {len(items)} items")
+    if command.layout == "table":
+        table = None if out in (None, STANDARD_STREAM) else Path(str(out))
+        if table is not None and table.is_dir():
+            raise UsageError(
+                f"--out {out}: is a folder, expected one file for all items such as {table / 'answers'}{suffix}"
+            )
+        mains: list[Path | None] = [None] * len(items)
+        if table is not None:
+            roots[table.parent] = None
+    else:
+        table = None
+        mains = [_main_path(command, item, batch, as_folder, suffix, len(items), roots) for item in items]
+    laid = []
+    sides = command.side_outputs()
+    for item, main in zip(items, mains, strict=True):
+        paths = {side.name: _side_path(side, item, len(items), roots) for side in sides}
+        laid.append(Destinations({MAIN: main, **paths} if command.layout == "files" else dict(paths)))
+    to_standard_output = (command.layout == "files" and None in mains) or (command.layout == "table" and table is None)
+    layout = Layout(format, laid, table, tuple(roots), to_standard_output)
+    _refuse_streams(command, layout, batch)
+    _refuse_clashes(items, layout)
+    _refuse_inputs(items, layout, batch)
+    _refuse_folders(layout)
+    return layout
+
+
+def _is_folder(out: str, items: Sequence[Item]) -> bool:
+    if os.path.isdir(out) or out.endswith(("/", os.sep)) or len(items) > 1:
+        return True
+    # a folder that happens to hold one file gets a folder too, unless --out names a picture
+    return bool(items) and all(item.found for item in items) and not Path(out).suffix and not os.path.exists(out)
+
+
+def _main_path(
+    command: FileCommand,
+    item: Item,
+    batch: BatchOptions,
+    as_folder: bool,
+    suffix: str,
+    count: int,
+    roots: dict[Path, None],
+) -> Path | None:
+    out = batch.out
+    if out == STANDARD_STREAM:
+        if count > 1:
+            raise UsageError(f"--out -: got {count} items, expected one; name a folder")
+        return None
+    if out is None:
+        if item.data is not None:
+            return None
+        folder = item.path.parent if item.path is not None else Path()
+        roots[item.home or folder] = None
+        return folder / f"{item.stem}_{command.name}{suffix}"
+    if as_folder:
+        roots[Path(out)] = None
+        return Path(out) / item.below / f"{item.stem}{suffix}"
+    if not Path(out).suffix and not Path(out).exists() and not command.format_given:
+        raise UsageError(
+            f"--out {out}: no suffix to pick a format by, expected {' or '.join(command.formats)}, "
+            "or / at the end for a folder"
+        )
+    roots[Path(out).parent] = None
+    return Path(out)
+
+
+def _side_path(side: SideOutput, item: Item, count: int, roots: dict[Path, None]) -> Path:
+    target = Path(side.destination)
+    if side.destination == STANDARD_STREAM:
+        raise UsageError(f"{side.option} -: expected a file or a folder; only --out may be standard output")
+    if target.is_dir() or side.destination.endswith(("/", os.sep)) or count > 1:
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"{side.option} {target}: is a file, expected a folder for {count} items")
+        roots[target] = None
+        return target / item.below / f"{item.stem}{side.suffix}"
+    if target.suffix.lower() != side.suffix:
+        raise UsageError(f"{side.option} {target}: got suffix {target.suffix or 'none'}, expected {side.suffix}")
+    roots[target.parent] = None
+    return target
+
+
+def _refuse_streams(command: FileCommand, layout: Layout, batch: BatchOptions) -> None:
+    if not layout.to_standard_output:
+        return
+    if (batch.json or batch.jsonl) and not batch.dry_run:
+        flag = "--json" if batch.json else "--jsonl"
+        raise UsageError(f"{flag}: the answer already goes to standard output; name a file with --out")
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if command.layout == "files" and is_terminal and not batch.dry_run:
+        raise UsageError("--out: standard output is a terminal, expected a file or a pipe for the picture or clip")
+
+
+def _key(path: Path) -> str:
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _refuse_clashes(items: Sequence[Item], layout: Layout) -> None:
+    taken: dict[str, tuple[Item, str]] = {}
+    if layout.table is not None:
+        taken[_key(layout.table)] = (Item(name="the table of answers", stem=""), MAIN)
+    streams = [
+        item for item, laid in zip(items, layout.items, strict=True) if MAIN in laid.paths and laid.paths[MAIN] is None
+    ]
+    if len(streams) > 1:
+        raise UsageError(
+            f"{streams[0].name} and {streams[1].name} both go to standard output; name a folder with --out"
+        )
+    for item, destinations in zip(items, layout.items, strict=True):
+        for name, path in destinations.paths.items():
+            if path is None:
+                continue
+            other = taken.setdefault(_key(path), (item, name))
+            if other != (item, name):
+                what = "two outputs of" if other[0] is item else f"{other[0].name} and"
+                raise UsageError(
+                    f"{what} {item.name} have one output, {path}; keep folders apart with --recursive or other names"
+                )
+
+
+def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions) -> None:
+    names: dict[str, Path] = {}
+    nodes: dict[tuple[int, int], Path] = {}
+    for item in items:
+        for path in item.files:
+            names[os.path.realpath(path)] = path
+            about = path.stat()
+            nodes[about.st_dev, about.st_ino] = path
+    side_files = [("--record", batch.record), ("--log-file", batch.log_file)]
+    written = [("--out", path) for path in layout.files()]
+    for option, path in [*written, *((option, path) for option, path in side_files if path is not None)]:
+        source = names.get(os.path.realpath(path))
+        if source is None:
+            try:
+                about = path.stat()
+            except OSError:
+                continue
+            source = nodes.get((about.st_dev, about.st_ino))
+        if source is not None:
+            raise UsageError(
+                f"{option}: {path} is the input {source}; an input is never written to, name another place"
+            )
+    outputs = {_key(path) for path in layout.files()}
+    for option, path in side_files:
+        if path is not None and _key(path) in outputs:
+            raise UsageError(f"{option} {path}: is an output of this run too; name another file")
+
+
+def _refuse_folders(layout: Layout) -> None:
+    for path in layout.files():
+        if path.is_dir():
+            raise UsageError(
+                f"{path}: is a folder, expected to write a file there; move it away or choose another --out"
+            )
+    for root in layout.roots:
+        present = root.absolute()
+        while not os.path.lexists(present):
+            present = present.parent
+        if not present.is_dir():
+            raise UsageError(f"{root}: {present} is not a folder; name another place with --out")
+        if not os.access(present, os.W_OK | os.X_OK):
+            raise UsageError(f"{root}: no permission to write in {present}; name another place with --out")
