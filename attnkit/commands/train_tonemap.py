@@ -13,9 +13,9 @@ def train_tonemap(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of HDR panoramas (2:1), sub-folders too")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Weight file to write (.safetensors)")],
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.05, help="Time to train; the rate falls to 0 by then")
-    ] = 45.0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Most batches to train on")] = 6000,
+        float, typer.Option("--minutes", min=0.05, help="Most time to train")
+    ] = 90.0,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Batches to train on; the rate falls to 0 by then")] = 2600,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights, views and noise")] = 0,
     without: Annotated[
         list[str] | None,
@@ -39,8 +39,8 @@ def train_tonemap(
     kept beside the result every two minutes.
 
     Examples:
-      attnkit train tonemap --data hdr --out llf-lut.safetensors --minutes 45
-      attnkit train tonemap --data hdr --out no-map.safetensors --minutes 10 --without map
+      attnkit train tonemap --data hdr --out llf-lut.safetensors
+      attnkit train tonemap --data hdr --out no-map.safetensors --steps 600 --without map
     """
     from attnkit.runtime.answers import print_document
     from attnkit.runtime.errors import UsageError

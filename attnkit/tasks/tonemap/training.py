@@ -28,14 +28,14 @@ class Recipe:
     """All that the result depends on besides the pictures; times in minutes."""
 
     seed: int = 0
-    minutes: float = 45.0
-    steps: int = 6000
+    minutes: float = 90.0
+    steps: int = 2600
     batch: int = 4
     rows: int = 288
     columns: int = 384
     rate: float = 1e-3
     table_rate: float = 4e-4
-    reversal_weight: float = 20.0
+    reversal_weight: float = 60.0
     hue_weight: float = 2.0
     noise_weight: float = 0.01
     noise_allowed: float = 26.0
