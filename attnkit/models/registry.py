@@ -3,7 +3,8 @@
 Adding an architecture means adding files, never editing one:
 
 - ``attnkit/models/entries/NAME.py`` registers it. All modules of that folder are imported by `find`, so they import
-  nothing heavy at module level; the builder and the opener import torch, numba or the architecture when they are called.
+  nothing heavy at module level; the builder and the opener import torch, numba or the architecture when they are
+  called.
 - ``attnkit/models/NAME.py`` or a folder of that name holds the architecture, with the verbs of `attnkit.models.verbs`.
 - An embedded weight set is ``weights/NAME.safetensors`` with a card ``NAME.md`` and a record ``NAME.json`` (SHA-256 and
   golden output) that ``attnkit models verify NAME --write-golden`` writes. A weight set that lives elsewhere states its
@@ -68,7 +69,7 @@ class Entry:
 
     @property
     def weights_path(self) -> Path | None:
-        """Where the entry's own weights are on this machine, or None where the user brings them or they are not there."""
+        """Where the entry's own weights are on this machine; None where the user brings them."""
         if self.location is None or self.source == "hub":
             return None
         if self.source == "embedded":
@@ -140,7 +141,9 @@ def register(
     ``layouts`` are the ``model_type`` or ``_class_name`` of folders that belong here. A name taken is a ValueError.
     """
     if name in _entries:
-        raise ValueError(f"model name {name!r} is registered twice, by {_entries[name].build.__module__}; choose another")
+        raise ValueError(
+            f"model name {name!r} is registered twice, by {_entries[name].build.__module__}; choose another"
+        )
     if format not in FORMATS or source not in SOURCES:
         raise ValueError(
             f"model {name!r}: format {format!r} and source {source!r}, expected one of {FORMATS} and one of {SOURCES}"
@@ -209,8 +212,9 @@ def _nearest(name: str) -> str:
 def resolve(model: str | os.PathLike[str], *, offline: bool = False) -> Resolved:
     """Find a weight set by registry name, file, folder or hub id (ORGANISATION/NAME), in this order.
 
-    A registry name wins over a file of the same name in the current folder; write ./NAME for the file. Only a hub id may
-    use the network, and not with ``offline``. Raises UsageError for a name that is nothing, ItemError for a damaged file.
+    A registry name wins over a file of the same name in the current folder; write ./NAME for the file. Only a hub id
+    may use the network, and not with ``offline``. Raises UsageError for a name that is nothing, ItemError for a damaged
+    file.
     """
     _discover()
     text = os.fspath(model)
@@ -230,7 +234,10 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False) -> Resolved
 
 def _looks_like_hub_id(text: str) -> bool:
     parts = text.split("/")
-    plain = all(part and part[0].isalnum() and part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)
+    plain = all(
+        part and part[0].isalnum() and part.replace("-", "").replace("_", "").replace(".", "").isalnum()
+        for part in parts
+    )
     return len(parts) == 2 and plain and Path(text).suffix not in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -245,7 +252,9 @@ def _resolve_entry(entry: Entry, offline: bool) -> Resolved:
     else:
         path = entry.weights_path
         if path is None or not path.exists():
-            raise ItemError(f"model {entry.name!r}: its weights ({entry.location}) are not installed; reinstall attnkit")
+            raise ItemError(
+                f"model {entry.name!r}: its weights ({entry.location}) are not installed; reinstall attnkit"
+            )
         found = _resolve_folder(path, entry.source) if path.is_dir() else _resolve_file(path, entry.source)
     return Resolved(entry, found.path, found.format, entry.source, found.config, found.provenance)
 
@@ -263,9 +272,7 @@ def _resolve_file(path: Path, source: str) -> Resolved:
     name = description["architecture"]
     if name not in _entries:
         raise ItemError(f"{path}: made for architecture {name!r}, which this attnkit does not know; {_nearest(name)}")
-    return Resolved(
-        _entries[name], path, "safetensors", source, description["config"], description["provenance"]
-    )
+    return Resolved(_entries[name], path, "safetensors", source, description["config"], description["provenance"])
 
 
 def _resolve_folder(path: Path, source: str) -> Resolved:
@@ -277,7 +284,9 @@ def _resolve_folder(path: Path, source: str) -> Resolved:
             config = json.loads((path / file).read_text(encoding="utf-8"))
             layout = config[key]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ItemError(f"{path / file}: cannot tell the kind of model ({error}); expected {key!r} in it") from error
+            raise ItemError(
+                f"{path / file}: cannot tell the kind of model ({error}); expected {key!r} in it"
+            ) from error
         for entry in _entries.values():
             if layout in entry.layouts:
                 return Resolved(entry, path, "folder", source, config, {})
@@ -310,24 +319,22 @@ def load(model: str | os.PathLike[str], *, offline: bool = False) -> Model:
     """A model with its weights, from a registry name, a file or a hub id of one safetensors file."""
     found = resolve(model, offline=offline)
     if found.format == "folder":
-        raise UsageError(f"model {str(model)!r}: a folder of kind {found.entry.name!r} is opened by its task, not loaded")
+        raise UsageError(
+            f"model {str(model)!r}: a folder of kind {found.entry.name!r} is opened by its task, not loaded"
+        )
     weights = read_weights(found.path)
     built = found.entry.build(weights.config)
     built.load_arrays(weights.arrays)
     return built
 
 
-def save(
-    model: Model, name: str, path: str | os.PathLike[str], *, provenance: Mapping[str, Any] | None = None
-) -> str:
+def save(model: Model, name: str, path: str | os.PathLike[str], *, provenance: Mapping[str, Any] | None = None) -> str:
     """Write a model of the named architecture to one safetensors file and return its SHA-256."""
     get(name)
     return write_weights(path, model.arrays(), architecture=name, config=model.config, provenance=provenance)
 
 
-def open_model(
-    model: str | os.PathLike[str], *, task: str, device: str = "cpu", offline: bool = False
-) -> Any:
+def open_model(model: str | os.PathLike[str], *, task: str, device: str = "cpu", offline: bool = False) -> Any:
     """What a task works with: for ``tonemap`` a mapper with the verbs parameters, render and cube.
 
     Raises UsageError where the model belongs to another task.

@@ -1,7 +1,8 @@
 """Weight files: one safetensors file with its configuration and provenance inside, read without torch.
 
-All that attnkit knows of a weight set travels in one metadata entry, a JSON document under the key ``attnkit``. It is one
-entry because safetensors keeps its metadata in an unordered table: with several, two runs would write different bytes.
+All that attnkit knows of a weight set travels in one metadata entry, a JSON document under the key ``attnkit``. It is
+one entry because safetensors keeps its metadata in an unordered table: with several, two runs would write different
+bytes.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ def hash_file(path: Path) -> str:
 def hash_weights(path: Path) -> str:
     """SHA-256 of a weight set.
 
-    Of a folder: over one line ``SHA256  RELATIVE/PATH`` per file, sorted by path, so that it names content and layout but
-    no time and no owner. Hidden files and folders (a download's cache) are left out.
+    Of a folder: over one line ``SHA256  RELATIVE/PATH`` per file, sorted by path, so that it names content and layout
+    but no time and no owner. Hidden files and folders (a download's cache) are left out.
     """
     if path.is_file():
         return hash_file(path)

@@ -47,8 +47,8 @@ RENAMED = (
 def convert_state(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, int]]:
     """Rename a published state dictionary.
 
-    Returns the arrays under our names, the config that they fit, and how many numbers were left out and why. A name that is
-    none of the published ones is an ItemError, so nothing is lost without a word.
+    Returns the arrays under our names, the config that they fit, and how many numbers were left out and why. A name
+    that is none of the published ones is an ItemError, so nothing is lost without a word.
     """
     arrays: dict[str, np.ndarray] = {}
     tables: dict[int, np.ndarray] = {}

@@ -53,8 +53,8 @@ def count_network_flops(config: Mapping[str, Any], rows: int, columns: int) -> i
 def count_flops(config: Mapping[str, Any], rows: int, columns: int) -> int:
     """`count_network_flops` and the work per pixel of tables, pyramids and remapping.
 
-    Per lookup 7 linear steps of 2 operations and 3 channels; per pyramid step 5 + 5 taps; two references of the curve at
-    any pixel, 12 operations each (an exponential counted as one).
+    Per lookup 7 linear steps of 2 operations and 3 channels; per pyramid step 5 + 5 taps; two references of the curve
+    at any pixel, 12 operations each (an exponential counted as one).
     """
     lookup, pyramid, remap = 7 * 2 * 3, 2 * 3 * 10, 2 * 12 * 3
     depth = config["depth"]

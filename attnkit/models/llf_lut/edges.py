@@ -16,10 +16,10 @@ MAGNITUDE_FLOOR = 1e-6
 def canny(image: Tensor, low: float = 0.1, high: float = 0.2) -> Tensor:
     """Edges of a grey picture: 1 on an edge, 0 elsewhere, [batch, 1, rows, columns].
 
-    Gaussian of 5 x 5 and sigma 1 (reflected border), Sobel gradients (repeated border, not normalised), thinning along the
-    gradient rounded to eighths of a turn, then pixels above ``low`` that hang together with one above ``high``. Values and
-    thresholds are in the picture's own units, meant for 0..1. These are the defaults of kornia's Canny, which the published
-    weights were trained with. Not differentiable.
+    Gaussian of 5 x 5 and sigma 1 (reflected border), Sobel gradients (repeated border, not normalised), thinning along
+    the gradient rounded to eighths of a turn, then pixels above ``low`` that hang together with one above ``high``.
+    Values and thresholds are in the picture's own units, meant for 0..1. These are the defaults of kornia's Canny,
+    which the published weights were trained with. Not differentiable.
 
     Source: Canny 1986, A Computational Approach to Edge Detection.
     """
@@ -48,7 +48,9 @@ def _blur(image: Tensor) -> Tensor:
 
 
 def _sobel(image: Tensor) -> tuple[Tensor, Tensor]:
-    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=image.dtype, device=image.device)
+    kernel = torch.tensor(
+        [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=image.dtype, device=image.device
+    )
     kernels = torch.stack([kernel, kernel.T]).unsqueeze(1)
     across, down = functional.conv2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), kernels).unbind(1)
     return across.unsqueeze(1), down.unsqueeze(1)
@@ -61,7 +63,7 @@ def _shifted(padded: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _is_ridge(magnitude: Tensor, angle: Tensor) -> Tensor:
-    """Whether a pixel's gradient is steeper than that of the neighbours before and behind it; outside counts as flat."""
+    """Whether a gradient is steeper than those of the neighbours before and behind it; outside counts as flat."""
     eighth = (angle * (4 / math.pi)).round().long() % 8
     padded = functional.pad(magnitude, (1, 1, 1, 1))
     around = torch.stack([_shifted(padded, *offset) for offset in NEIGHBOURS])

@@ -39,7 +39,8 @@ def strips(rows: int, columns: int) -> Iterator[tuple[int, int]]:
 def with_halo(source: Source, layer: Callable[[Tensor], Tensor], first: int, last: int, rows: int) -> Tensor:
     """`layer` on the rows first - 1 to last + 1 of a source, with rows of zeros where the picture ends.
 
-    What a 3 x 3 convolution with zero padding sees of the layer's output: the zeros are behind the layer, not before it.
+    What a 3 x 3 convolution with zero padding sees of the layer's output: the zeros are behind the layer, not before
+    it.
     """
     above, below = max(first - 1, 0), min(last + 1, rows)
     hidden = layer(source(above, below))
@@ -117,8 +118,6 @@ class FineHead(nn.Module):
         """Inputs by rows -> strength and width [batch, 2, rows, columns]."""
         parts = []
         for first, last in strips(rows, columns):
-            padded = with_halo(
-                source, lambda inputs: functional.leaky_relu(self.enter(inputs), 0.2), first, last, rows
-            )
+            padded = with_halo(source, lambda inputs: functional.leaky_relu(self.enter(inputs), 0.2), first, last, rows)
             parts.append(self.leave(functional.leaky_relu(self.spatial(padded), 0.2)))
         return torch.cat(parts, dim=2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from attnkit_kernels.image import laplacian, local_laplacian, lut3d
 from torch import Tensor, nn
 
 from attnkit.models.llf_lut.cost import count_flops
@@ -16,7 +17,6 @@ from attnkit.models.llf_lut.predictor import Predictor
 from attnkit.models.torch_model import TorchModel
 from attnkit.models.verbs import wave_picture
 from attnkit.runtime.errors import UsageError
-from attnkit_kernels.image import laplacian, local_laplacian, lut3d
 
 TABLES = 3
 
@@ -103,7 +103,7 @@ class LlfLutPlus(TorchModel):
         strength: float = 1.0,
         interpolation: str = "trilinear",
     ) -> Tensor:
-        """Look the picture up in the fused table, remap its bands from coarse to fine, collapse them on the thumbnail."""
+        """Look the picture up in the fused table, remap its bands from coarse to fine, collapse on the thumbnail."""
         # three lookups mixed by one weight each are one lookup in the mixed table
         table = lut3d.fuse(self.tables, thumbnail.point if point is None else point)
         gaussians = laplacian.gaussian(lut3d.lookup(image, table, interpolation), self.depth)

@@ -1,7 +1,7 @@
 """The window transformer of LLF-LUT++: from the thumbnail to weights of the three tables, per picture and per pixel.
 
-U-shaped: four encoder stages with spatial and spectral window attention, four decoder stages that attend to the encoder's
-feature of their size. Parameter names are those of the published checkpoints.
+U-shaped: four encoder stages with spatial and spectral window attention, four decoder stages that attend to the
+encoder's feature of their size. Parameter names are those of the published checkpoints.
 """
 
 from __future__ import annotations
