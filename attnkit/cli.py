@@ -93,6 +93,11 @@ def root(
     """Attention research as commands that work on files.
 
     Options go after the command: attnkit COMMAND --help lists them.
+
+    Examples:
+      attnkit tonemap examples/hdr --out out/
+      attnkit doctor
+      attnkit config show tonemap
     """
 
 

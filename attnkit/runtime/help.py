@@ -108,8 +108,10 @@ def split_row(line: str) -> tuple[str, str]:
 
 
 def argument_word(parameter: Any) -> str:
-    word = parameter.metavar or parameter.name.upper() + ("..." if parameter.nargs == -1 else "")
-    return str(word) if parameter.required else f"[{word}]"
+    word = str(parameter.metavar or parameter.name.upper())
+    if parameter.nargs == -1 and not word.endswith("..."):
+        word += "..."
+    return word if parameter.required else f"[{word}]"
 
 
 def option_term(parameter: Any) -> str:
