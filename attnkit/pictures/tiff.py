@@ -69,12 +69,14 @@ def read(data: bytes) -> Samples:
     rows, columns = ifd.number(main, _ROWS, 0), ifd.number(main, _COLUMNS, 0)
     if pixels.shape[:2] != (rows, columns):
         raise PictureError(f"damaged: it unpacks to {pixels.shape}, expected {rows} rows of {columns}")
-    # a single extra sample that the file does not explain is how many programs write alpha
-    kinds = main[_EXTRA_SAMPLES].values if _EXTRA_SAMPLES in main else ()
-    colours = pixels.shape[2] - (len(kinds) or int(pixels.shape[2] in (2, 4))) if pixels.ndim == 3 else 1
-    if colours not in (1, 3):
-        raise PictureError(f"it has {pixels.shape[-1]} samples a pixel, expected grey or RGB with or without alpha")
-    alpha = pixels[..., colours] if pixels.ndim == 3 and pixels.shape[2] > colours else None
+    kinds = tuple(main[_EXTRA_SAMPLES].values) if _EXTRA_SAMPLES in main else ()
+    held = pixels.shape[2] if pixels.ndim == 3 else 1
+    colours = held - (len(kinds) or int(held in (2, 4)))
+    if colours not in (1, 3) or (colours == 1 and held > 2):
+        raise PictureError(f"it has {held} samples a pixel, expected grey or RGB with or without alpha")
+    # a single extra sample that the file does not explain is how many programs write alpha; several are something else
+    has_alpha = held == colours + 1 or bool({_ASSOCIATED, _UNASSOCIATED} & set(kinds[:1]))
+    alpha = pixels[..., colours] if has_alpha else None
     if pixels.ndim == 3:
         pixels = pixels[..., 0] if colours == 1 else pixels[..., :3]
     if photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":

@@ -103,7 +103,9 @@ def test_custom_chromaticities_and_the_option_that_overrides_them() -> None:
 
 
 def test_layers_of_one_part(tmp_path) -> None:
-    channels = {name: PLANE * (index + 1) for index, name in enumerate(["R", "G", "B", "A", "glow.R", "glow.G", "glow.B", "Z"])}
+    channels = {
+        name: PLANE * (index + 1) for index, name in enumerate(["R", "G", "B", "A", "glow.R", "glow.G", "glow.B", "Z"])
+    }
     # the package replaces the arrays of the dictionary that it is given
     data = exr(dict(channels))
     path = tmp_path / "a.exr"
@@ -125,7 +127,17 @@ def test_layers_of_several_parts(tmp_path) -> None:
     data = parts(
         ("beauty", {"RGB": LIGHT}),
         ("depth", {"Z": PLANE}),
-        ("light", {"light.R": PLANE, "light.G": PLANE * 2, "light.B": PLANE * 3, "rim.R": PLANE, "rim.G": PLANE, "rim.B": PLANE}),
+        (
+            "light",
+            {
+                "light.R": PLANE,
+                "light.G": PLANE * 2,
+                "light.B": PLANE * 3,
+                "rim.R": PLANE,
+                "rim.G": PLANE,
+                "rim.B": PLANE,
+            },
+        ),
     )
     path = tmp_path / "a.exr"
     path.write_bytes(data)
@@ -180,7 +192,9 @@ def luminance_chroma(luminance: np.ndarray, red: np.ndarray, blue: np.ndarray) -
     head += attribute("channels", "chlist", channels) + attribute("compression", "compression", b"\0")
     head += attribute("dataWindow", "box2i", window) + attribute("displayWindow", "box2i", window)
     head += attribute("lineOrder", "lineOrder", b"\0") + attribute("pixelAspectRatio", "float", struct.pack("<f", 1))
-    head += attribute("screenWindowCenter", "v2f", bytes(8)) + attribute("screenWindowWidth", "float", struct.pack("<f", 1))
+    head += attribute("screenWindowCenter", "v2f", bytes(8)) + attribute(
+        "screenWindowWidth", "float", struct.pack("<f", 1)
+    )
     head += b"\0"
     chunks = []
     for row in range(rows):
@@ -247,7 +261,9 @@ def test_openexr_reads_what_we_write(depth: int, space: str) -> None:
     assert pixels.dtype == (np.float16 if depth == 16 else np.float32)
     tolerance = 1e-3 if depth == 16 else 1e-6
     np.testing.assert_allclose(pixels[..., 3], alpha, rtol=tolerance)
-    np.testing.assert_allclose(pixels[..., :3], spaces.srgb_decode(display) * alpha[..., None], rtol=tolerance, atol=1e-6)
+    np.testing.assert_allclose(
+        pixels[..., :3], spaces.srgb_decode(display) * alpha[..., None], rtol=tolerance, atol=1e-6
+    )
     named = spaces.PRIMARIES["rec709" if space == "srgb" else space]
     np.testing.assert_allclose(file.header()["chromaticities"], named, atol=1e-6)
     assert file.header()["attnkit-settings"] == '{"a": 1}'

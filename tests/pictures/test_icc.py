@@ -42,7 +42,10 @@ def with_curve(curve: bytes) -> bytes:
 @pytest.mark.parametrize("space", ["srgb", "display-p3", "grey"])
 def test_littlecms_accepts_what_we_write(space: str) -> None:
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile(space)))
-    assert ImageCms.getProfileDescription(opened).strip() == {"srgb": "sRGB", "display-p3": "Display P3", "grey": "sRGB grey"}[space]
+    assert (
+        ImageCms.getProfileDescription(opened).strip()
+        == {"srgb": "sRGB", "display-p3": "Display P3", "grey": "sRGB grey"}[space]
+    )
     assert len(profile(space)) == struct.unpack(">I", profile(space)[:4])[0]
 
 
@@ -67,9 +70,18 @@ def test_display_p3_agrees_with_littlecms() -> None:
     [
         (b"curv" + bytes(8), lambda v: v),
         (b"curv" + bytes(4) + struct.pack(">IH", 1, round(1.8 * 256)), lambda v: v ** (round(1.8 * 256) / 256)),
-        (b"curv" + bytes(4) + struct.pack(">I3H", 3, 0, 16384, 65535), lambda v: np.interp(v, [0, 0.5, 1], [0, 16384 / 65535, 1])),
-        (b"para" + bytes(4) + struct.pack(">HHi", 0, 0, round(2.2 * 65536)), lambda v: v ** (round(2.2 * 65536) / 65536)),
-        (b"para" + bytes(4) + struct.pack(">HH3i", 1, 0, 131072, 81920, -16384), lambda v: np.maximum(1.25 * v - 0.25, 0) ** 2),
+        (
+            b"curv" + bytes(4) + struct.pack(">I3H", 3, 0, 16384, 65535),
+            lambda v: np.interp(v, [0, 0.5, 1], [0, 16384 / 65535, 1]),
+        ),
+        (
+            b"para" + bytes(4) + struct.pack(">HHi", 0, 0, round(2.2 * 65536)),
+            lambda v: v ** (round(2.2 * 65536) / 65536),
+        ),
+        (
+            b"para" + bytes(4) + struct.pack(">HH3i", 1, 0, 131072, 81920, -16384),
+            lambda v: np.maximum(1.25 * v - 0.25, 0) ** 2,
+        ),
         (
             b"para" + bytes(4) + struct.pack(">HH4i", 2, 0, 131072, 81920, -16384, 6554),
             lambda v: np.maximum(1.25 * v - 0.25, 0) ** 2 + 6554 / 65536,

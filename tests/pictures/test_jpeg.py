@@ -60,7 +60,9 @@ def test_bytes_behind_the_end_and_a_thumbnail_inside_do_not_confuse() -> None:
     thumbnail = saved(Image.fromarray(RGB[:20, :20]))
     data = saved(Image.fromarray(RGB))
     plain = read_picture(data).pixels
-    inside = data[:2] + b"\xff\xed" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:] + b"trailer\xff\xd8"
+    inside = (
+        data[:2] + b"\xff\xed" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:] + b"trailer\xff\xd8"
+    )
     np.testing.assert_array_equal(read_picture(inside).pixels, plain)
     with pytest.raises(PictureError, match="truncated"):
         read_picture(inside[: len(thumbnail) + 900])

@@ -11,7 +11,10 @@ from attnkit.runtime.errors import PictureError
 def pfm(values: np.ndarray, order: str, scale: float = 1.0) -> bytes:
     kind = "PF" if values.ndim == 3 else "Pf"
     sign = "-" if order == "<" else ""
-    return f"{kind}\n{values.shape[1]} {values.shape[0]}\n{sign}{scale}\n".encode() + values[::-1].astype(f"{order}f4").tobytes()
+    return (
+        f"{kind}\n{values.shape[1]} {values.shape[0]}\n{sign}{scale}\n".encode()
+        + values[::-1].astype(f"{order}f4").tobytes()
+    )
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -76,7 +76,9 @@ def test_interlaced_files_pass_the_length_check() -> None:
     passes = [b"\0\1", b"\0\3", b"\0\2", b"\0\4\5\6"]
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 2, 8, 0, 0, 0, 1))
     whole = data + chunk(b"IDAT", zlib.compress(b"".join(passes))) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(read_picture(whole).pixels[..., 0], spaces.srgb_decode(np.array([[1, 2, 3], [4, 5, 6]], np.uint8)))
+    np.testing.assert_array_equal(
+        read_picture(whole).pixels[..., 0], spaces.srgb_decode(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    )
     short = data + chunk(b"IDAT", zlib.compress(b"".join(passes[:-1]))) + chunk(b"IEND", b"")
     with pytest.raises(PictureError, match="6 of 10 bytes"):
         read_picture(short)
@@ -157,7 +159,18 @@ def test_colour_chunks_come_first_and_fit() -> None:
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_file_cut_or_damaged_anywhere_is_an_error(deep: bool, capfd) -> None:
     data = cv2.imencode(".png", RGB.astype(np.uint16) * 257 if deep else RGB)[1].tobytes()
-    for length in (8, 20, 33, 50, len(data) // 2, len(data) - 60, len(data) - 16, len(data) - 12, len(data) - 4, len(data) - 1):
+    for length in (
+        8,
+        20,
+        33,
+        50,
+        len(data) // 2,
+        len(data) - 60,
+        len(data) - 16,
+        len(data) - 12,
+        len(data) - 4,
+        len(data) - 1,
+    ):
         with pytest.raises(PictureError, match="truncated"):
             read_picture(data[:length])
     flipped = bytearray(data)

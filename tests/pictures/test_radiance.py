@@ -23,7 +23,9 @@ def light(quads: np.ndarray) -> np.ndarray:
 
 
 def header(resolution: str, *lines: str) -> bytes:
-    return ("#?RADIANCE\n" + "".join(f"{line}\n" for line in ("FORMAT=32-bit_rle_rgbe", *lines)) + f"\n{resolution}\n").encode()
+    return (
+        "#?RADIANCE\n" + "".join(f"{line}\n" for line in ("FORMAT=32-bit_rle_rgbe", *lines)) + f"\n{resolution}\n"
+    ).encode()
 
 
 def new_runs(quads: np.ndarray) -> bytes:
@@ -73,7 +75,12 @@ def test_every_coding_gives_the_same_light(coding: str, columns: int) -> None:
     quads = scene(5, columns)
     picture = read_picture(header(f"-Y 5 +X {columns}") + CODINGS[coding](quads))
     np.testing.assert_array_equal(picture.pixels, light(quads))
-    assert (picture.kind, picture.hdr, picture.source_space, picture.space_source) == ("radiance", True, "rec709", "assumed")
+    assert (picture.kind, picture.hdr, picture.source_space, picture.space_source) == (
+        "radiance",
+        True,
+        "rec709",
+        "assumed",
+    )
 
 
 def test_an_old_run_longer_than_255_uses_two_marks() -> None:

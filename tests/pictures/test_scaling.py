@@ -9,7 +9,14 @@ from attnkit.runtime.errors import UsageError
 
 @pytest.mark.parametrize(
     ("spec", "size"),
-    [("50%", (300, 400)), ("200%", (1200, 1600)), ("12.5%", (75, 100)), ("400", (300, 400)), ("30x20", (20, 30)), ("1", (1, 1))],
+    [
+        ("50%", (300, 400)),
+        ("200%", (1200, 1600)),
+        ("12.5%", (75, 100)),
+        ("400", (300, 400)),
+        ("30x20", (20, 30)),
+        ("1", (1, 1)),
+    ],
 )
 def test_sizes_of_800_by_600(spec: str, size: tuple[int, int]) -> None:
     assert target_size(spec, 600, 800) == size
