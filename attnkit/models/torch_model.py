@@ -16,7 +16,7 @@ from attnkit.runtime.errors import UsageError
 class TorchModel(nn.Module):
     """Base of torch models in the registry: arrays in and out, dtype, number of parameters.
 
-    A subclass sets ``config`` and adds example, run and count_flops.
+    A subclass sets ``config`` and adds example, run and count_flops; its builder returns it in evaluation mode.
     """
 
     dtypes: tuple[str, ...] = ("float32", "float64")

@@ -47,4 +47,5 @@ def llf_lut_pp(config: Mapping[str, Any]) -> Any:
     """Published tone mapper: window transformer on a thumbnail, three 3-D tables, per-pixel remapping of each band"""
     from attnkit.models.llf_lut.model import LlfLutPlus
 
-    return LlfLutPlus(**config)
+    # as users run it; a training calls train() itself
+    return LlfLutPlus(**config).eval()

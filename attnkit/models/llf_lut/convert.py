@@ -29,7 +29,14 @@ DERIVED = re.compile(r"transformer\..*\.relative_position_index")
 TABLE = re.compile(r"LUT([0-2])\.LUT")
 
 RENAMED = (
-    (re.compile(r"transformer\.(.+)"), r"predictor.\1"),
+    (re.compile(r"transformer\.input_proj\.proj\.0\.(weight|bias)"), r"predictor.enter.\1"),
+    (re.compile(r"transformer\.encoder_layers\.(\d+)\.blocks\.0\.(.+)"), r"predictor.encoder.\1.\2"),
+    (re.compile(r"transformer\.decoder_layers\.(\d+)\.blocks\.0\.(.+)"), r"predictor.decoder.\1.\2"),
+    (re.compile(r"transformer\.downsample\.(\d+)\.conv\.0\.(weight|bias)"), r"predictor.shrink.\1.\2"),
+    (re.compile(r"transformer\.upsample\.(\d+)\.deconv\.0\.(weight|bias)"), r"predictor.grow.\1.\2"),
+    (re.compile(r"transformer\.head\.(weight|bias)"), r"predictor.point.\1"),
+    (re.compile(r"transformer\.recon_conv\.(weight|bias)"), r"predictor.widen.\1"),
+    (re.compile(r"transformer\.conv_last\.(weight|bias)"), r"predictor.leave.\1"),
     (re.compile(r"laplacian_filter\.block\.model\.0\.(weight|bias)"), r"coarse.enter.\1"),
     (re.compile(r"laplacian_filter\.block\.model\.2\.beta"), r"coarse.block.scale"),
     (re.compile(r"laplacian_filter\.block\.model\.2\.norm1\.(weight|bias)"), r"coarse.block.norm.\1"),
@@ -70,8 +77,8 @@ def convert_state(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray
         config = {
             "depth": 1 + len({name.split(".")[1] for name in arrays if name.startswith("fine.")}),
             "table_size": arrays["tables"].shape[-1],
-            "width": arrays["predictor.recon_conv.weight"].shape[1],
-            "stages": len({name.split(".")[2] for name in arrays if name.startswith("predictor.encoder_layers.")}),
+            "width": arrays["predictor.enter.weight"].shape[0],
+            "stages": len({name.split(".")[2] for name in arrays if name.startswith("predictor.encoder.")}),
             "coarse_width": arrays["coarse.enter.weight"].shape[0],
             "fine_width": arrays["fine.0.enter.weight"].shape[0],
             "references": 10,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attnkit.models.llf_lut.cost import count_flops
 from attnkit.models.llf_lut.edges import canny, grey
-from attnkit.models.llf_lut.heads import CoarseHead, FineHead, enlarge, enlarged_rows
+from attnkit.models.llf_lut.heads import CoarseHead, FineHead, Source, enlarge, enlarged_rows
 from attnkit.models.llf_lut.predictor import Predictor
 from attnkit.models.torch_model import TorchModel
 from attnkit.models.verbs import wave_picture
@@ -32,6 +32,26 @@ class Thumbnail:
     weights: Tensor
     point: Tensor
     toned: Tensor
+
+
+def _coarse_source(gaussian: Tensor, context: Tensor) -> Source:
+    """Rows of what the coarse head sees: the picture at its level, and the enlarged thumbnails with their edges."""
+
+    def rows_of(first: int, last: int) -> Tensor:
+        upper = enlarged_rows(context, first, last, gaussian.shape[-1])
+        return torch.cat([gaussian[..., first:last, :], upper], dim=1)
+
+    return rows_of
+
+
+def _fine_source(band: Tensor, context: Tensor) -> Source:
+    """Rows of what a fine head sees: the enlarged result so far, the band, and the enlarged band below, remapped."""
+
+    def rows_of(first: int, last: int) -> Tensor:
+        summed, remapped = enlarged_rows(context, first, last, band.shape[-1]).chunk(2, dim=1)
+        return torch.cat([summed, band[..., first:last, :], remapped], dim=1)
+
+    return rows_of
 
 
 class LlfLutPlus(TorchModel):
@@ -117,20 +137,12 @@ class LlfLutPlus(TorchModel):
             band = gaussian - laplacian.up(base, (rows, columns))
             if level == self.depth - 1:
                 context = torch.cat([edges, thumbnail.toned, base], dim=1)
-
-                def source(first: int, last: int, gaussian=gaussian, context=context, columns=columns) -> Tensor:
-                    upper = enlarged_rows(context, first, last, columns)
-                    return torch.cat([gaussian[..., first:last, :], upper], dim=1)
-
+                source = _coarse_source(gaussian, context)
                 curve = self.coarse(source, rows, columns)
                 summed = enlarge(thumbnail.toned, (rows, columns))
             else:
                 context = torch.cat([summed, remapped], dim=1)
-
-                def source(first: int, last: int, band=band, context=context, columns=columns) -> Tensor:
-                    upper, lower = enlarged_rows(context, first, last, columns).chunk(2, dim=1)
-                    return torch.cat([upper, band[..., first:last, :], lower], dim=1)
-
+                source = _fine_source(band, context)
                 curve = self.fine[self.depth - 2 - level](source, rows, columns)
                 summed = enlarge(summed, (rows, columns))
             factor, sigma = curve.chunk(2, dim=1)

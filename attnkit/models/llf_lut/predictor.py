@@ -1,7 +1,7 @@
 """The window transformer of LLF-LUT++: from the thumbnail to weights of the three tables, per picture and per pixel.
 
 U-shaped: four encoder stages with spatial and spectral window attention, four decoder stages that attend to the
-encoder's feature of their size. Parameter names are those of the published checkpoints.
+encoder's feature of their size. Below a block, parameter names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class WindowBias(nn.Module):
 
     def __init__(self, heads: int, window: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.points = heads
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_index(window), persistent=False)
@@ -73,7 +73,7 @@ class WindowBias(nn.Module):
     def split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """[windows, tokens, parts x channels] -> parts of [windows, heads, tokens, dim]."""
         windows, tokens, _ = projected.shape
-        return projected.view(windows, tokens, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        return projected.view(windows, tokens, parts, self.points, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class SpatialSpectralAttention(WindowBias):
@@ -86,11 +86,13 @@ class SpatialSpectralAttention(WindowBias):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[windows, tokens, channels] -> the same."""
-        spatial = attend(*self.split(self.qkv(tokens), 3), self.bias())
+        query, key, value = self.split(self.qkv(tokens), 3)
+        spatial = attend(query, key, value, self.bias())
         spectrum = torch.fft.rfft(tokens, dim=1, norm="ortho")
         bins = spectrum.shape[1]
         stacked = torch.cat([spectrum.real, spectrum.imag], dim=1)
-        mixed = attend(*self.split(self.qkv(stacked), 3))
+        query, key, value = self.split(self.qkv(stacked), 3)
+        mixed = attend(query, key, value)
         spectral = torch.fft.irfft(
             torch.complex(mixed[:, :bins], mixed[:, bins:]), n=tokens.shape[1], dim=1, norm="ortho"
         )
@@ -183,13 +185,6 @@ class DecoderBlock(nn.Module):
         return feature + self.drop(self.mlp(self.norm3(feature)))
 
 
-def _wrapped(name: str, module: nn.Module) -> nn.Module:
-    """A module under a name of its own, as the published checkpoints nest their layers."""
-    holder = nn.Module()
-    setattr(holder, name, module)
-    return holder
-
-
 def _channels_last(block: nn.Module, *features: Tensor) -> Tensor:
     """Run a block of [batch, rows, columns, channels] on planar features."""
     return block(*(feature.permute(0, 2, 3, 1) for feature in features)).permute(0, 3, 1, 2)
@@ -207,24 +202,19 @@ class Predictor(nn.Module):
         rates = [drop * stage / max(stages - 1, 1) for stage in range(stages)]
         # features are cropped or padded to this many rows and columns for the point head
         self.point_side = 8
-        self.input_proj = _wrapped("proj", nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.01)))
-        self.encoder_layers = nn.ModuleList(
-            _wrapped("blocks", nn.ModuleList([EncoderBlock(width, count, window, rate)]))
-            for count, rate in zip(heads, rates, strict=True)
+        self.enter = nn.Conv2d(3, width, 3, padding=1)
+        self.encoder = nn.ModuleList(
+            EncoderBlock(width, count, window, rate) for count, rate in zip(heads, rates, strict=True)
         )
-        self.downsample = nn.ModuleList(
-            _wrapped("conv", nn.Sequential(nn.Conv2d(width, width, 4, stride=2, padding=1))) for _ in range(stages - 1)
-        )
-        self.decoder_layers = nn.ModuleList(
-            _wrapped("blocks", nn.ModuleList([DecoderBlock(width, count, window, rate)]))
+        self.shrink = nn.ModuleList(nn.Conv2d(width, width, 4, stride=2, padding=1) for _ in range(stages - 1))
+        self.decoder = nn.ModuleList(
+            DecoderBlock(width, count, window, rate)
             for count, rate in zip(reversed(heads), reversed(rates), strict=True)
         )
-        self.upsample = nn.ModuleList(
-            _wrapped("deconv", nn.Sequential(nn.ConvTranspose2d(width, width, 2, stride=2))) for _ in range(stages - 1)
-        )
-        self.head = nn.Linear(width * self.point_side**2, tables)
-        self.recon_conv = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.conv_last = nn.Conv2d(2 * width, 3 * tables, 3, padding=1)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(width, width, 2, stride=2) for _ in range(stages - 1))
+        self.point = nn.Linear(width * self.point_side**2, tables)
+        self.widen = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.leave = nn.Conv2d(2 * width, 3 * tables, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -233,20 +223,21 @@ class Predictor(nn.Module):
     def forward(self, thumbnail: Tensor) -> tuple[Tensor, Tensor]:
         """Thumbnail [1, 3, rows, columns] -> weight map [1, 3 x tables, rows, columns] and point weights [tables]."""
         rows, columns = thumbnail.shape[-2:]
-        feature = pad_to_multiple(self.input_proj.proj(thumbnail), 2 ** len(self.downsample))
-        encoded = []
-        for stage, layer in enumerate(self.encoder_layers):
-            feature = _channels_last(layer.blocks[0], feature)
+        entered = functional.leaky_relu(self.enter(thumbnail), 0.01)
+        feature = pad_to_multiple(entered, 2 ** len(self.shrink))
+        encoded: list[Tensor] = []
+        for stage, block in enumerate(self.encoder):
+            feature = _channels_last(block, feature)
             encoded.append(feature)
-            if stage < len(self.downsample):
-                feature = self.downsample[stage].conv(feature)
-        for stage, layer in enumerate(self.decoder_layers):
-            feature = _channels_last(layer.blocks[0], feature, encoded[-1 - stage])
-            if stage < len(self.upsample):
-                feature = self.upsample[stage].deconv(feature)
-        weights = self.conv_last(self.recon_conv(feature[..., :rows, :columns]))
+            if stage < len(self.shrink):
+                feature = self.shrink[stage](feature)
+        for stage, block in enumerate(self.decoder):
+            feature = _channels_last(block, feature, encoded[-1 - stage])
+            if stage < len(self.grow):
+                feature = self.grow[stage](feature)
+        weights = self.leave(self.widen(feature[..., :rows, :columns]))
         side = self.point_side
         deepest = encoded[-1]
         # a negative pad crops: wide thumbnails lose their right and lower part here, as published
         fitted = functional.pad(deepest, (0, side - deepest.shape[-1], 0, side - deepest.shape[-2]))
-        return weights, self.head(fitted.flatten())
+        return weights, self.point(fitted.flatten())

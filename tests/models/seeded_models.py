@@ -1,0 +1,19 @@
+"""Models for tests: tiny, and with every array set by a seed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attnkit.models import registry
+from attnkit.models.verbs import Model
+
+
+def seeded(name: str) -> Model:
+    """A tiny model with small seeded values in every array, so that no part is zero or identity by its start."""
+    model = registry.build(name, tiny=True)
+    random = np.random.default_rng(7)
+    arrays = model.arrays()
+    model.load_arrays(
+        {key: (arrays[key] + 0.1 * random.standard_normal(arrays[key].shape)).astype("f4") for key in sorted(arrays)}
+    )
+    return model
