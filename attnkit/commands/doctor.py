@@ -50,7 +50,7 @@ def doctor(
         "packages": machine.packages(),
         "models": models(),
     }
-    found = {"modules": {}, "devices": None, "cache": None}
+    found: dict[str, Any] = {"modules": {}, "devices": None, "cache": None}
     if probe is not None:
         found = machine.finish_probe(probe, present)
     report.update(devices=found["devices"], compiled_cache=found["cache"], imports=found["modules"])

@@ -49,7 +49,8 @@ def test_layers_in_order(
 
 
 def test_all_spellings_and_types(made_up: Callable, clean_environment: Path) -> None:
-    write(clean_environment, FILE + 'include = ["*.hdr", "*.exr"]\nlimit = 3\nseed = 9\ntable = "t.cube"\nset = "a.b=1"\n')
+    more = 'include = ["*.hdr", "*.exr"]\nlimit = 3\nseed = 9\ntable = "t.cube"\nset = "a.b=1"\n'
+    write(clean_environment, FILE + more)
     told = json.loads(made_up("paint", "a").out)
     assert told["jobs"] == 2
     assert told["fail_fast"] is True

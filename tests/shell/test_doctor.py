@@ -44,7 +44,9 @@ def test_full_report_on_a_terminal_free_machine(attnkit: Callable) -> None:
     assert any(line[:1] == ["numpy"] and line[-1] == "ok" for line in lines)
 
 
-def test_report_names_no_home(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_report_names_no_home(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME")
     assert report(capfd, "--quick")["configuration"]["user"] == "~/.config/attnkit/config.toml"

@@ -131,7 +131,8 @@ def test_closed_pipe_ends_quietly(tmp_path: object) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_on_standard_output() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "attnkit", "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
+        line = [sys.executable, "-m", "attnkit", "--version"]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "attnkit: standard output: No space left on device\n"
 

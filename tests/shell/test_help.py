@@ -144,7 +144,8 @@ class TestTerminal:
 
 class TestCompletion:
     def complete(self, words: str, index: int) -> list[str]:
-        environment = {**os.environ, "_ATTNKIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(index)}
+        environment = {**os.environ, "_ATTNKIT_COMPLETE": "complete_bash"}
+        environment.update(COMP_WORDS=words, COMP_CWORD=str(index))
         done = subprocess.run(
             [sys.executable, "-m", "attnkit"], env=environment, capture_output=True, text=True, check=True
         )
