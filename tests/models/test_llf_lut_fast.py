@@ -48,7 +48,7 @@ def test_runtime_equals_the_torch_definition(mapper, size, interpolation):
     with torch.no_grad():
         expected = model(torch.from_numpy(encoded).permute(2, 0, 1)[None]).display[0].permute(1, 2, 0).numpy()
     assert np.abs(mapper.render(pixels, interpolation=interpolation) - expected).max() < 5e-6
-    assert 0 <= expected.min() and expected.max() <= 1
+    assert expected.min() >= 0 and expected.max() <= 1
 
 
 def test_strength_zero_is_the_pictures_own_table(mapper):
@@ -115,7 +115,9 @@ def test_initial_tables_keep_hue_and_rise_on_the_grey_axis():
         assert red > green > blue
 
 
-@pytest.mark.parametrize(("size", "depth"), [((480, 640), 3), ((2160, 3840), 6), ((768, 1024), 4), ((7, 4000), 0), ((1, 1), 0)])
+@pytest.mark.parametrize(
+    ("size", "depth"), [((480, 640), 3), ((2160, 3840), 6), ((768, 1024), 4), ((7, 4000), 0), ((1, 1), 0)]
+)
 def test_depth_leaves_a_thumbnail_of_about_64(size, depth):
     assert depth_for(*size) == depth
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -169,7 +170,7 @@ def steps(
             return
         warm = min(1.0, (step + 1) / 100)
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * warm * 0.5 * (1 + np.cos(np.pi * progress)) + 1e-6
+            group["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * progress)) + 1e-6
         light, encoded = (
             part.to(model.tables.device) for part in prepare(sample_views(panoramas, recipe, step), model.config)
         )
