@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...tiles import choices, on_device
 
-CONFIGS = choices((512, 4), (1024, 8))
+CONFIGS = choices((256, 4), (512, 8))
 
 
 @triton.jit

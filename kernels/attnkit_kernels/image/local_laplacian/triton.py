@@ -18,7 +18,7 @@ from ..laplacian import triton as laplacian
 from ..laplacian.triton import up_at
 from .curves import Curve, GaussianCurve
 
-CONFIGS = choices((512, 4), (1024, 8))
+CONFIGS = choices((256, 4), (512, 8))
 
 
 @triton.jit
