@@ -1,6 +1,6 @@
 """The same from Python: read a picture, tone map it, write a PNG.
 
-    python examples/tonemap.py [FOLDER]
+python examples/tonemap.py [FOLDER]
 """
 
 import sys

@@ -138,7 +138,9 @@ def render(report: dict[str, Any]) -> None:
                 one["package"],
                 one["version"] or "",
                 one["expected"],
-                "ok" if one["ok"] else f"{'missing' if one['version'] is None else 'does not fit'}"
+                "ok"
+                if one["ok"]
+                else f"{'missing' if one['version'] is None else 'does not fit'}"
                 + (f" (extra {one['extra']})" if one["extra"] else ""),
             ]
             for one in report["packages"]

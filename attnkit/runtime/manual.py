@@ -1,7 +1,7 @@
 """Writes the man pages and the reference of all help texts from the commands themselves.
 
-    python -m attnkit.runtime.manual            write man/*.1 and docs/commands.md of the checkout
-    python -m attnkit.runtime.manual --check    write nothing; end with 1 and name what is stale
+python -m attnkit.runtime.manual            write man/*.1 and docs/commands.md of the checkout
+python -m attnkit.runtime.manual --check    write nothing; end with 1 and name what is stale
 """
 
 from __future__ import annotations

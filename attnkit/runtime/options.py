@@ -184,9 +184,7 @@ def batch_command(function: Callable[..., Any]) -> Callable[..., Any]: ...
 def batch_command(*, leave_out: Collection[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 
 
-def batch_command(
-    function: Callable[..., Any] | None = None, *, leave_out: Collection[str] = ()
-) -> Callable[..., Any]:
+def batch_command(function: Callable[..., Any] | None = None, *, leave_out: Collection[str] = ()) -> Callable[..., Any]:
     """Adds the shared options to a command whose first parameter is `batch: BatchOptions`.
 
     `leave_out` names fields of BatchOptions that have no meaning for the command (`resume` for small items); they

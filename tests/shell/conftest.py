@@ -45,9 +45,7 @@ def attnkit() -> Callable[..., Ended]:
     """Runs the real entry point in a process of its own."""
 
     def run(*arguments: str, **settings: object) -> Ended:
-        done = subprocess.run(
-            [sys.executable, "-m", "attnkit", *arguments], capture_output=True, text=True, **settings
-        )
+        done = subprocess.run([sys.executable, "-m", "attnkit", *arguments], capture_output=True, text=True, **settings)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -120,9 +120,7 @@ def test_real_entry_point_refuses_in_one_line(attnkit: Callable) -> None:
 def test_closed_pipe_ends_quietly(tmp_path: object) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "attnkit", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "attnkit", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode == 1

@@ -108,7 +108,13 @@ def test_nearest_is_none_for_what_is_far() -> None:
 
 
 class TestSettings:
-    valid: ClassVar[dict[str, Any]] = {"llf.sigma": 0.5, "llf.levels": 4, "llf.name": None, "llf.clip": True, "llf.range": (0.0, 1.0)}
+    valid: ClassVar[dict[str, Any]] = {
+        "llf.sigma": 0.5,
+        "llf.levels": 4,
+        "llf.name": None,
+        "llf.clip": True,
+        "llf.range": (0.0, 1.0),
+    }
 
     def test_types_follow_the_defaults(self) -> None:
         pairs = ["llf.sigma=2", "llf.levels=7", "llf.name=a=b", "llf.clip=no", "llf.range=0.5, 2"]
