@@ -25,8 +25,9 @@ def cache_folder() -> Path | None:
 
     NUMBA_CACHE_DIR wins, then XDG_CACHE_HOME/attnkit/numba, then ~/.cache/attnkit/numba.
     """
-    if numba.config.CACHE_DIR:
-        folder = Path(numba.config.CACHE_DIR)
+    own: str = getattr(numba.config, "CACHE_DIR", "")
+    if own:
+        folder = Path(own)
     elif os.environ.get("XDG_CACHE_HOME"):
         folder = Path(os.environ["XDG_CACHE_HOME"]) / "attnkit" / "numba"
     else:
@@ -88,14 +89,14 @@ class _Cache(caching.FunctionCache):
 
 
 def loops(*, parallel: bool = False, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator for a function of compiled loops; `parallel` splits `prange` over threads, `inline` is for small helpers.
+    """Decorator for compiled loops; `parallel` splits `prange` over threads, `inline` is for small helpers.
 
     Call a parallel one through `launch`. A helper used by a cached function has to be in the same file: the kept code
     is renewed when that file changes.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        compiled = numba.njit(
+        compiled: Any = numba.njit(
             function,
             parallel=parallel,
             fastmath=FAST,

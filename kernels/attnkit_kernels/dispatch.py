@@ -35,7 +35,7 @@ class ImplementationError(ValueError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on: kind ("numpy" or "torch"), device ("cpu", "cuda"), dtypes, and whether autograd records."""
+    """What the choice depends on: kind ("numpy", "torch"), device ("cpu", "cuda"), dtypes, whether autograd records."""
 
     kind: str
     device: str

@@ -1,4 +1,4 @@
-"""Compile every Triton kernel of the image operators for each GPU, with every tuning choice, on a machine without a GPU.
+"""Compile every Triton kernel of the image operators for each GPU, with every tuning choice; needs no GPU.
 
 Run as a script with TRITON_INTERPRET unset; prints one JSON document: a row for each kernel, variant, choice and target
 with registers, spills and shared memory in bytes.
@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
 from attnkit_kernels.image.laplacian import triton as laplacian
 from attnkit_kernels.image.local_laplacian import triton as local_laplacian
 from attnkit_kernels.image.lut3d import triton as lut3d
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

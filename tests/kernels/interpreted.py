@@ -1,7 +1,7 @@
 """Run the Triton kernels of the image operators interpreted on a CPU, beside the reference.
 
-Run as a script with TRITON_INTERPRET=1 in the environment (triton reads it when it is imported, so a test process cannot
-switch); prints one JSON document: largest difference from the reference for each case.
+Run as a script with TRITON_INTERPRET=1 in the environment (triton reads it when it is imported, so a test process
+cannot switch); prints one JSON document: largest difference from the reference for each case.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
-from torch import Tensor
-
 from attnkit_kernels.dispatch import ImplementationError
 from attnkit_kernels.image import laplacian, local_laplacian, lut3d, resolve_impl
 from attnkit_kernels.image.local_laplacian import GaussianCurve, PowerCurve
+from torch import Tensor
 
 GENERATOR = torch.Generator().manual_seed(0)
 CURVES = [GaussianCurve(0.2, 1.0), PowerCurve(0.2, 1.0, 0.4), PowerCurve(0.2, 0.5, 0.4)]
@@ -78,15 +78,24 @@ def lookup_cases() -> Iterator[tuple[str, float]]:
         table = uniform(3, 5, 5, 5)
         for name, tables in (("one", table), ("own", uniform(2, 3, 5, 5, 5)), ("coarsest", uniform(3, 2, 2, 2))):
             inputs = [uniform(2, 3, 6, 9, low=-0.2, high=1.2).requires_grad_(), tables.requires_grad_()]
-            yield f"lookup {mode} {name}", with_gradients(lambda impl, i=inputs: lut3d.lookup(*i, mode, impl=impl), inputs)
+            yield (
+                f"lookup {mode} {name}",
+                with_gradients(lambda impl, i=inputs, m=mode: lut3d.lookup(*i, m, impl=impl), inputs),
+            )
+        plain = table.detach()
+
+        def run(impl: str, x: Tensor, t: Tensor = plain, m: str = mode) -> list[Tensor]:
+            return [lut3d.lookup(x, t, m, impl=impl)]
+
         for dtype in (torch.float16, torch.bfloat16):
             image = uniform(1, 3, 6, 9).to(dtype)
-            plain = table.detach()
-            yield f"lookup {mode} {dtype}", beside(lambda impl, x=image: [lut3d.lookup(x, plain, mode, impl=impl)])
+            yield f"lookup {mode} {dtype}", beside(partial(run, x=image))
         image = uniform(1, 3, 4, 5)
-        image[0, :, 1, 1:4] = torch.tensor([[float("nan"), 0.5, 0.5], [0.5, float("inf"), 0.5], [0.5, 0.5, -float("inf")]])
-        yield f"lookup {mode} nan", beside(lambda impl, x=image: [lut3d.lookup(x, plain, mode, impl=impl)])
-        yield f"lookup {mode} empty", beside(lambda impl, x=image: [lut3d.lookup(x[:0], plain, mode, impl=impl)])
+        image[0, :, 1, 1:4] = torch.tensor(
+            [[float("nan"), 0.5, 0.5], [0.5, float("inf"), 0.5], [0.5, 0.5, -float("inf")]]
+        )
+        yield f"lookup {mode} nan", beside(partial(run, x=image))
+        yield f"lookup {mode} empty", beside(partial(run, x=image[:0]))
 
 
 def remap_cases() -> Iterator[tuple[str, float]]:

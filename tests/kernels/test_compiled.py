@@ -5,12 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attnkit_kernels
 import numpy as np
 import pytest
-from numba import prange
-
-import attnkit_kernels
 from attnkit_kernels import compiled
+from numba import prange
 
 PACKAGE = Path(attnkit_kernels.__file__).parent
 DOWN = (

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from attnkit_kernels.dispatch import Impl, ImplementationError, facts_of
 from attnkit_kernels.image import laplacian, local_laplacian, lut3d, resolve_impl
 
@@ -36,7 +35,10 @@ def test_the_kind_that_comes_in_goes_out():
 @pytest.mark.parametrize(
     ("impl", "expected"),
     [
-        ("cuda", "unknown impl 'cuda'; known: auto, reference, torch, numba, triton, flex; works here: numba, reference"),
+        (
+            "cuda",
+            "unknown impl 'cuda'; known: auto, reference, torch, numba, triton, flex; works here: numba, reference",
+        ),
         ("flex", "has no impl 'flex'; works here: numba, reference"),
         ("triton", "impl 'triton' takes torch tensors, not numpy arrays; works here: numba, reference"),
     ],
@@ -49,7 +51,9 @@ def test_refusals_list_what_would_work(impl, expected):
 
 def test_numba_refuses_autograd_and_unknown_dtypes_instead_of_falling_back():
     recording = torch.zeros(1, 3, 4, 4, requires_grad=True)
-    with pytest.raises(ImplementationError, match=r"has no backward pass and autograd is recording .*works here: reference"):
+    with pytest.raises(
+        ImplementationError, match=r"has no backward pass and autograd is recording .*works here: reference"
+    ):
         laplacian.decompose(recording, 1, impl="numba")
     with pytest.raises(ImplementationError, match="takes float32, float64, float16, not uint8"):
         laplacian.down(IMAGE.astype(np.uint8), impl="numba")
@@ -73,7 +77,9 @@ def test_mixed_kinds_and_devices_are_refused():
 
 
 def test_an_unknown_operator_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown 'lut3d.find'; known: laplacian.down, .*lut3d.lookup, local_laplacian.remap"):
+    with pytest.raises(
+        ValueError, match=r"unknown 'lut3d.find'; known: laplacian.down, .*lut3d.lookup, local_laplacian.remap"
+    ):
         resolve_impl("lut3d.find", IMAGE)
 
 

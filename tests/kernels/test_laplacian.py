@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from attnkit_kernels.image import laplacian
 
 torch.set_num_threads(1)
@@ -168,9 +167,15 @@ def test_read_only_arrays_are_taken():
         (lambda x: laplacian.down(x[0]), r"image: expected \[batch, channels, rows, columns\], got shape \[1, 4, 6\]"),
         (lambda x: laplacian.down(x[:, :, :0]), r"at least one row and one column, got shape \[1, 1, 0, 6\]"),
         (lambda x: laplacian.decompose(x, -1), "levels: expected 0 or more, got -1"),
-        (lambda x: laplacian.up(x, (9, 12)), r"a 4 x 6 level goes up to 7 or 8 rows and 11 or 12 columns, got \(9, 12\)"),
+        (
+            lambda x: laplacian.up(x, (9, 12)),
+            r"a 4 x 6 level goes up to 7 or 8 rows and 11 or 12 columns, got \(9, 12\)",
+        ),
         (lambda x: laplacian.reconstruct([]), "at least the low-pass"),
-        (lambda x: laplacian.reconstruct([x, x]), r"bands\[1\]: expected shape \[1, 1, 2, 3\] below \[1, 1, 4, 6\], got"),
+        (
+            lambda x: laplacian.reconstruct([x, x]),
+            r"bands\[1\]: expected shape \[1, 1, 2, 3\] below \[1, 1, 4, 6\], got",
+        ),
     ],
 )
 def test_wrong_arguments_name_the_rule_and_the_value(call, message):

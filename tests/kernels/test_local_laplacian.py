@@ -1,12 +1,12 @@
 """Remapping of bands and the fast local Laplacian filter: paper sheet numbers, definitions, limits, brute force."""
 
 import math
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import pytest
 import torch
-
 from attnkit_kernels.image import laplacian, local_laplacian
 from attnkit_kernels.image.local_laplacian import GaussianCurve, PowerCurve
 from attnkit_kernels.image.local_laplacian.reference import apply_curve, brute_force
@@ -191,10 +191,12 @@ def smooth_picture():
 def test_the_fast_filter_closes_in_on_brute_force(impl, curve):
     picture = smooth_picture()
     exact = brute_force(torch.from_numpy(picture), 3, curve).numpy()
-    errors = [np.abs(local_laplacian.filter(picture, 3, curve, n, impl=impl) - exact).max() for n in (5, 10, 20, 40, 80)]
+    errors = [
+        np.abs(local_laplacian.filter(picture, 3, curve, n, impl=impl) - exact).max() for n in (5, 10, 20, 40, 80)
+    ]
     assert errors[0] < 0.15
     # the square of the distance between references, until the kinks of the power curve show
-    assert all(fine < 0.5 * coarse for coarse, fine in zip(errors, errors[1:], strict=False))
+    assert all(fine < 0.5 * coarse for coarse, fine in pairwise(errors))
     assert errors[-1] < 1e-3 < np.abs(picture - exact).max()
 
 
@@ -224,9 +226,7 @@ def test_a_straight_curve_returns_the_image(impl, curve):
 )
 def test_filter_implementations_agree_on_odd_sizes_and_batches(curve):
     images = np.random.default_rng(4).random((2, 2, 13, 18)).astype(np.float32) * 3 - 1
-    reference, compiled = (
-        local_laplacian.filter(images, 3, curve, 6, low=-1.0, high=2.0, impl=impl) for impl in CPU
-    )
+    reference, compiled = (local_laplacian.filter(images, 3, curve, 6, low=-1.0, high=2.0, impl=impl) for impl in CPU)
     assert np.abs(reference - compiled).max() < 5e-6
     alone = local_laplacian.filter(images[1:, 1:], 3, curve, 6, low=-1.0, high=2.0)
     assert np.array_equal(alone[0, 0], compiled[1, 1])
@@ -258,12 +258,27 @@ def test_the_reference_filter_has_the_right_gradient():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b: local_laplacian.remap(b, b, 1.0, 1.0, form="canonical"), "form: expected one of released, in_band, got"),
-        (lambda b: local_laplacian.remap(None, b, 1.0, 1.0), "'released' needs the Gaussian level of the band, got None"),
-        (lambda b: local_laplacian.remap(b[:, :, :2], b, 1.0, 1.0), r"the shape of the band \[1, 2, 4, 4\], got \[1, 2, 2, 4\]"),
-        (lambda b: local_laplacian.remap(b, b, b[:, :, :1], 1.0), r"sigma: expected a number or .* got shape \[1, 2, 1, 4\]"),
+        (
+            lambda b: local_laplacian.remap(b, b, 1.0, 1.0, form="canonical"),
+            "form: expected one of released, in_band, got",
+        ),
+        (
+            lambda b: local_laplacian.remap(None, b, 1.0, 1.0),
+            "'released' needs the Gaussian level of the band, got None",
+        ),
+        (
+            lambda b: local_laplacian.remap(b[:, :, :2], b, 1.0, 1.0),
+            r"the shape of the band \[1, 2, 4, 4\], got \[1, 2, 2, 4\]",
+        ),
+        (
+            lambda b: local_laplacian.remap(b, b, b[:, :, :1], 1.0),
+            r"sigma: expected a number or .* got shape \[1, 2, 1, 4\]",
+        ),
         (lambda b: local_laplacian.remap(b, b, 1.0, 1.0, 1), "references: expected 2 or more, got 1"),
-        (lambda b: local_laplacian.filter(b, 1, GaussianCurve(1, 1), low=1.0), r"high: expected more than low 1\.0, got 1\.0"),
+        (
+            lambda b: local_laplacian.filter(b, 1, GaussianCurve(1, 1), low=1.0),
+            r"high: expected more than low 1\.0, got 1\.0",
+        ),
         (lambda b: GaussianCurve(0.0, 1.0), r"sigma: expected more than 0, got 0\.0"),
         (lambda b: PowerCurve(1.0, 0.0), r"alpha: expected more than 0, got 0\.0"),
         (lambda b: PowerCurve(1.0, 1.0, -1.0), r"beta: expected 0 or more, got -1\.0"),

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-
 from attnkit_kernels.image import lut3d
 from attnkit_kernels.image.lut3d.numba import lookup_pixels
 
@@ -231,13 +230,22 @@ def test_regularisers_leave_flat_tables_alone_and_have_the_right_gradient():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda i, t: lut3d.lookup(i[:, :2], t), r"image: expected \[batch, 3, rows, columns\], got shape \[2, 2, 4, 4\]"),
+        (
+            lambda i, t: lut3d.lookup(i[:, :2], t),
+            r"image: expected \[batch, 3, rows, columns\], got shape \[2, 2, 4, 4\]",
+        ),
         (lambda i, t: lut3d.lookup(i, t[:, :2]), r"table: expected \[3, N, N, N\] .* got shape \[3, 2, 3, 3\]"),
         (lambda i, t: lut3d.lookup(i, np.stack([t, t, t])), "1 table or one for each of 2 images, got 3"),
-        (lambda i, t: lut3d.lookup(i, t, "cubic"), "interpolation: expected one of trilinear, tetrahedral, got 'cubic'"),
+        (
+            lambda i, t: lut3d.lookup(i, t, "cubic"),
+            "interpolation: expected one of trilinear, tetrahedral, got 'cubic'",
+        ),
         (lambda i, t: lut3d.identity(1), "size: expected 2 or more samples along an axis, got 1"),
         (lambda i, t: lut3d.fuse(t, np.ones(3)), r"tables: expected \[K, 3, N, N, N\]"),
-        (lambda i, t: lut3d.fuse(t[None], np.ones(2)), r"weights: expected \[1\] or \[batch, 1\] for 1 tables, got shape"),
+        (
+            lambda i, t: lut3d.fuse(t[None], np.ones(2)),
+            r"weights: expected \[1\] or \[batch, 1\] for 1 tables, got shape",
+        ),
         (lambda i, t: lut3d.total_variation(t[:, 0]), r"table: expected .* got shape \[3, 3, 3\]"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Triton kernels of the image operators: interpreted on a CPU against the reference, and compiled for GPUs without one."""
+"""Triton kernels of the image operators: interpreted on a CPU, and compiled for GPUs on a machine without one."""
 
 import json
 import os
@@ -73,7 +73,9 @@ def test_no_kernel_spills_on_any_target_with_any_tuning_choice(compiled):
 
 def test_registers_and_shared_memory_fit_each_target(compiled):
     for row in compiled:
-        assert 0 < row["registers"] * row["warps"] * (64 if row["target"] == "gfx942" else 32) <= 65536 * 2, row
+        # a thread has at most 255 registers on NVIDIA's chips and 512 on AMD's, a processor 65536 on NVIDIA's
+        threads = row["warps"] * (64 if row["target"] == "gfx942" else 32)
+        assert 0 < row["registers"] <= (512 if row["target"] == "gfx942" else min(255, 65536 // threads)), row
         assert row["shared"] <= SHARED_LIMITS[row["target"]], row
 
 

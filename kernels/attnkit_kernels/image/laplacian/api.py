@@ -1,19 +1,23 @@
 """Public functions of the Laplacian pyramid.
 
-Source: LLF-LUT (NeurIPS 2023, TPAMI 2025), section on the Laplacian pyramid decomposition; the pyramid itself is Burt and
-Adelson 1983. Kernel outer([1,4,6,4,1], [1,4,6,4,1]) / 256, border reflected without repeating the edge sample.
+Source: LLF-LUT (NeurIPS 2023, TPAMI 2025), section on the Laplacian pyramid decomposition; the pyramid itself is Burt
+and Adelson 1983. Kernel outer([1,4,6,4,1], [1,4,6,4,1]) / 256, border reflected without repeating the edge sample.
 """
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from ...dispatch import Impl, Operator, takes_numba, takes_reference, takes_triton_forward
+from ...dispatch import Check, Impl, Operator, takes_numba, takes_reference, takes_triton_forward
 from . import validation
 
 Array = TypeVar("Array")
 
-_CHECKS = {Impl.NUMBA: takes_numba, Impl.TRITON: takes_triton_forward, Impl.REFERENCE: takes_reference}
+_CHECKS: dict[Impl, Check] = {
+    Impl.NUMBA: takes_numba,
+    Impl.TRITON: takes_triton_forward,
+    Impl.REFERENCE: takes_reference,
+}
 OPERATORS = {
     name: Operator(__package__, name, _CHECKS) for name in ("down", "up", "gaussian", "decompose", "reconstruct")
 }
@@ -66,7 +70,7 @@ def up(image: Array, size: tuple[int, int] | None = None, *, impl: str | Impl = 
 
 
 def gaussian(image: Array, levels: int, *, impl: str | Impl = "auto") -> list[Array]:
-    """Gaussian pyramid [G_0 = image, ..., G_levels]; shapes and errors as `down`. G_0 may share memory with the image."""
+    """Gaussian pyramid [G_0 = image, ..., G_levels]; shapes and errors as `down`. G_0 may share the image's memory."""
     validation.check_image(image)
     validation.check_levels(levels)
     return OPERATORS["gaussian"](impl, [image], levels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 
@@ -47,11 +48,12 @@ def check_bands(bands: Sequence[Any]) -> None:
         raise ValueError("bands: expected at least the low-pass, got an empty list")
     for level, band in enumerate(bands):
         check_image(band, f"bands[{level}]")
-    for level, (fine, coarse) in enumerate(zip(bands, bands[1:], strict=False)):
+    for level, (fine, coarse) in enumerate(pairwise(bands)):
         expected = (*fine.shape[:2], half(fine.shape[2]), half(fine.shape[3]))
         if tuple(coarse.shape) != expected:
             raise ValueError(
-                f"bands[{level + 1}]: expected shape {list(expected)} below {list(fine.shape)}, got {list(coarse.shape)}"
+                f"bands[{level + 1}]: expected shape {list(expected)} below {list(fine.shape)}, "
+                f"got {list(coarse.shape)}"
             )
         if coarse.dtype != fine.dtype:
             raise TypeError(f"bands[{level + 1}]: expected dtype {fine.dtype} as above, got {coarse.dtype}")

@@ -1,4 +1,4 @@
-"""Local Laplacian remapping: per-pixel detail curves on a pyramid band, and the canonical fast local Laplacian filter."""
+"""Local Laplacian remapping: per-pixel detail curves on a pyramid band, and the canonical fast filter."""
 
 from .api import FORMS, filter, remap
 from .curves import GaussianCurve, PowerCurve

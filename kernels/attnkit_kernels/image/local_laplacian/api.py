@@ -43,8 +43,8 @@ def remap(
 
     Parameters
     ----------
-    gaussian : [batch, channels, rows, columns], the Gaussian level of the band, image units; form "in_band" does not read
-        it and takes None
+    gaussian : [batch, channels, rows, columns], the Gaussian level of the band, image units; form "in_band" does not
+        read it and takes None
     band : [batch, channels, rows, columns], image units
     sigma, strength : numbers, or arrays [batch or 1, channels or 1, rows, columns] or [batch or 1, channels or 1, 1, 1]
     references : how many values r_j = j / (references - 1) the released form uses
@@ -53,8 +53,8 @@ def remap(
 
     Returns
     -------
-    [batch, channels, rows, columns], of the kind and dtype of `band`; float16 and bfloat16 are computed in float32. A NaN
-    makes its own sample NaN.
+    [batch, channels, rows, columns], of the kind and dtype of `band`; float16 and bfloat16 are computed in float32. A
+    NaN makes its own sample NaN.
 
     Raises
     ------
@@ -63,11 +63,11 @@ def remap(
     Notes
     -----
     released, as in the code of LLF-LUT++ (TPAMI 2025): for j = 0, 1, ...:
-    L <- L + w_j strength (L - r_j) exp(-(L - r_j)^2 2 sigma^2), w_j = max(0, 1 - |G - r_j| (references - 1)); later j see
-    the changed L, and sigma multiplies where the papers divide.
-    in_band: L' = L (1 + strength exp(-L^2 / (2 sigma^2))), the curve of Aubry et al. 2014 whose reference is the local base
-    up(G_{l+1}), so that i - g is the band itself. Odd in L; rises for -1 < strength < 2.24. sigma 0 leaves the band.
-    Exponents stop at -80 (1.8e-35), so that no gradient is NaN.
+    L <- L + w_j strength (L - r_j) exp(-(L - r_j)^2 2 sigma^2), w_j = max(0, 1 - |G - r_j| (references - 1)); later j
+    see the changed L, and sigma multiplies where the papers divide.
+    in_band: L' = L (1 + strength exp(-L^2 / (2 sigma^2))), the curve of Aubry et al. 2014 whose reference is the local
+    base up(G_{l+1}), so that i - g is the band itself. Odd in L; rises for -1 < strength < 2.24. sigma 0 leaves the
+    band. Exponents stop at -80 (1.8e-35), so that no gradient is NaN.
 
     >>> import numpy as np
     >>> one = np.ones((1, 1, 1, 1), np.float32)

@@ -26,7 +26,8 @@ class GaussianCurve:
 class PowerCurve:
     """Detail |i - g| <= sigma is raised to `alpha`, edges beyond it are scaled by `beta`.
 
-    r(i) = g + sgn(i - g) sigma (|i - g| / sigma)^alpha within sigma, g + sgn(i - g) (beta (|i - g| - sigma) + sigma) beyond.
+    r(i) = g + sgn(i - g) sigma (|i - g| / sigma)^alpha within sigma,
+    r(i) = g + sgn(i - g) (beta (|i - g| - sigma) + sigma) beyond.
     alpha < 1 raises detail, > 1 smooths it; beta < 1 compresses edges (tone mapping), > 1 expands them.
     Source: Paris, Hasinoff and Kautz 2011, equations 2 and 3.
     """

@@ -1,7 +1,7 @@
 """Triton kernels of the remapping, forward and backward, and of the fast filter, forward only.
 
-A program computes BLOCK samples of one plane. float16 and bfloat16 are computed in float32. Runs interpreted on a CPU with
-TRITON_INTERPRET=1.
+A program computes BLOCK samples of one plane. float16 and bfloat16 are computed in float32. Runs interpreted on a CPU
+with TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ def _hats(b_guide, references):
     m_upper = (first < top) | (place != place)
     # -1 and `references` themselves are beyond the reach of a hat, where the slope is 0 too
     m_reach = (b_guide * top > -1.0) & (b_guide * top < top + 1.0)
-    return tl.where(m_lower, 1.0 - upper, 0.0), tl.where(m_upper, upper, 0.0), first, m_lower & m_reach, m_upper & m_reach
+    return (
+        tl.where(m_lower, 1.0 - upper, 0.0),
+        tl.where(m_upper, upper, 0.0),
+        first,
+        m_lower & m_reach,
+        m_upper & m_reach,
+    )
 
 
 @triton.autotune(CONFIGS, key=["pixels"])

@@ -22,7 +22,7 @@ def check_references(references: int) -> None:
 
 
 def as_parameter(value: Any, band: Any, name: str) -> Any:
-    """`value` as an array [batch or 1, channels or 1, rows or 1, columns or 1] of the band's kind; raises if it is none."""
+    """`value` as an array of the band's kind, [batch or 1, channels or 1] with all rows and columns or one of each."""
     if isinstance(value, (int, float, np.number)):
         # not in the half precision of a band: the curve is computed in float32
         if is_tensor(band):

@@ -40,19 +40,21 @@ def lookup(image: Array, table: Array, interpolation: str = "trilinear", *, impl
 
     Returns
     -------
-    [batch, 3, rows, columns], of the kind and dtype of `image`, in the table's units. float16 and bfloat16 are computed in
-    float32. A NaN in one channel makes the three results of that pixel NaN; infinities are clamped.
+    [batch, 3, rows, columns], of the kind and dtype of `image`, in the table's units. float16 and bfloat16 are computed
+    in float32. A NaN in one channel makes the three results of that pixel NaN; infinities are clamped.
 
     Raises
     ------
-    ValueError for wrong shapes or an unknown interpolation, ImplementationError (a ValueError) for an `impl` that cannot.
+    ValueError for wrong shapes or an unknown interpolation, ImplementationError (a ValueError) for an `impl` that
+    cannot.
 
     Notes
     -----
-    Sample i of an axis stands for i / (N - 1). Trilinear equals torch's grid_sample(table, 2 image - 1, align_corners=True,
-    padding_mode="border"). The published code neither clamps nor reaches exactly 1 (its bin is 1.000001 / (N - 1) wide).
-    Tetrahedral: with the fractions sorted a >= b >= c, (1 - a) T_000 + (a - b) T_1 + (b - c) T_2 + c T_111, where T_1 has
-    the axis of a set and T_2 those of a and b. The gradient to the image is 0 outside 0..1.
+    Sample i of an axis stands for i / (N - 1). Trilinear equals torch's grid_sample(table, 2 image - 1,
+    align_corners=True, padding_mode="border"). The published code neither clamps nor reaches exactly 1 (its bin is
+    1.000001 / (N - 1) wide). Tetrahedral: with the fractions sorted a >= b >= c,
+    (1 - a) T_000 + (a - b) T_1 + (b - c) T_2 + c T_111, where T_1 has the axis of a set and T_2 those of a and b.
+    The gradient to the image is 0 outside 0..1.
 
     >>> import numpy as np
     >>> pixel = np.array([0.25, 0.5, 2.0], np.float32).reshape(1, 3, 1, 1)

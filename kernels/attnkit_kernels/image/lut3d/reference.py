@@ -1,4 +1,4 @@
-"""Eager torch: the definition, differentiable in image and table; float64 stays float64, half is computed in float32."""
+"""Eager torch: the definition, differentiable in image and table; float64 stays, half is computed in float32."""
 
 from __future__ import annotations
 

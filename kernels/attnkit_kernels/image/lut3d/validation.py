@@ -10,13 +10,15 @@ LARGEST = 512
 
 
 def check_table(table: Any, name: str = "table", leading: int = 0) -> None:
-    """Raise ValueError unless `table` is [..., 3, N, N, N] with N from 2 to LARGEST and `leading` dimensions in front."""
+    """Raise ValueError unless `table` is [..., 3, N, N, N], N from 2 to LARGEST, with `leading` dimensions in front."""
     shape = list(table.shape)
     leading = max(leading, 0)
     cubic = len(shape) == 4 + leading and shape[-4] == 3 and len(set(shape[-3:])) == 1
     if not cubic or not 2 <= shape[-1] <= LARGEST:
         front = "[" + "K, " * leading
-        raise ValueError(f"{name}: expected {front}3, N, N, N] with N from 2 to {LARGEST}, index [c, b, g, r], got shape {shape}")
+        raise ValueError(
+            f"{name}: expected {front}3, N, N, N] with N from 2 to {LARGEST}, index [c, b, g, r], got shape {shape}"
+        )
 
 
 def check_lookup(image: Any, table: Any, interpolation: str) -> None:
