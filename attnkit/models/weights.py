@@ -58,7 +58,7 @@ def write_weights(
         "provenance": dict(provenance or {}),
     }
     metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
-    payload = save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}, metadata=metadata)
+    payload = save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}, metadata=metadata)
     write_whole(Path(path), payload)
     return hashlib.sha256(payload).hexdigest()
 

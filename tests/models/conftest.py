@@ -40,9 +40,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, registry.Entr
 
 
 @pytest.fixture
-def attnkit(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Ended]:
+def attnkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Runs a command line through the real entry point, in this process and without anybody's settings."""
     for name in [name for name in os.environ if name.startswith("ATTNKIT_") and name != "ATTNKIT_SHARED"]:
         monkeypatch.delenv(name)

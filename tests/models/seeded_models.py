@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from attnkit.models import registry
 from attnkit.models.verbs import Model
 
 
 def seeded(name: str) -> Model:
-    """A tiny model with small seeded values in every array, so that no part is zero or identity by its start."""
-    model = registry.build(name, tiny=True)
+    """A tiny model with seeded values in every array, so that no part is zero or identity by its start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = registry.build(name, tiny=True)
     random = np.random.default_rng(7)
     arrays = model.arrays()
     model.load_arrays(

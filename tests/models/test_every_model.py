@@ -109,7 +109,8 @@ def test_entry_imports_nothing_heavy(name: str) -> None:
     code = (
         "import sys; from attnkit.models import describe; "
         f"describe.describe({name!r}); "
-        "heavy = {'torch', 'numba', 'numpy', 'cv2', 'transformers'} & set(sys.modules); sys.exit(' '.join(heavy) or None)"
+        "heavy = {'torch', 'numba', 'numpy', 'cv2', 'transformers'} & set(sys.modules); "
+        "sys.exit(' '.join(heavy) or None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

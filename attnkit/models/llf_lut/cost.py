@@ -69,21 +69,22 @@ def _predictor(config: Mapping[str, Any], rows: int, columns: int) -> int:
     """Multiply-adds of the window transformer."""
     width, stages, window, tokens = config["width"], config["stages"], 4, 16
     spectral_tokens = tokens + 2
-    rows, columns = (ceil_to(halved(size, config["depth"]), 2 ** (stages - 1)) for size in (rows, columns))
-    total = rows * columns * 27 * width
+    rows, columns = (halved(size, config["depth"]) for size in (rows, columns))
+    # in and out of the network at the thumbnail's own size, between them on multiples of the strides
+    total = rows * columns * (27 * width + 9 * (2 * width * width + 2 * width * 3 * TABLES)) + 64 * width * TABLES
+    rows, columns = (ceil_to(size, 2 ** (stages - 1)) for size in (rows, columns))
     for stage in range(stages):
         high, wide = rows >> stage, columns >> stage
         padded = ceil_to(high, window) * ceil_to(wide, window)
         windows = padded // tokens
         square, mlp = width * width, 4 * width * width
         encoder = windows * (3 * square * (tokens + spectral_tokens) + 2 * width * (tokens**2 + spectral_tokens**2))
-        encoder += padded * (square + mlp)
-        decoder = 2 * windows * (4 * square * tokens + 2 * width * tokens**2) + padded * mlp
+        encoder += padded * square + high * wide * mlp
+        decoder = 2 * windows * (4 * square * tokens + 2 * width * tokens**2) + high * wide * mlp
         total += encoder + decoder
         if stage < stages - 1:
             total += (high // 2) * (wide // 2) * 16 * square + high * wide * square
-    maps = rows * columns * 9 * (2 * width * width + 2 * width * 3 * TABLES)
-    return total + maps + 64 * width * TABLES
+    return total
 
 
 def _heads(config: Mapping[str, Any], rows: int, columns: int) -> int:
