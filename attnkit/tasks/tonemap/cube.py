@@ -43,7 +43,8 @@ class LogShaper:
 
         light = np.asarray(pixels, dtype=np.float32)
         flat = light.reshape(max(len(light), 1), -1) * np.float32(self.gain) + np.float32(self.offset)
-        encoded = cv2.log(cv2.max(flat, 1e-38)) * np.float32(self.slope / math.log(2.0)) + np.float32(self.shift)
+        logarithm = cv2.log(np.maximum(flat, np.float32(1e-38)))
+        encoded = logarithm * np.float32(self.slope / math.log(2.0)) + np.float32(self.shift)
         return np.clip(encoded, 0.0, 1.0, out=encoded).reshape(light.shape)
 
     def linear_at(self, encoded: float) -> float:

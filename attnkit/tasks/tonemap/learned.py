@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import operators
 from .cube import Cube, LogShaper
 
 if TYPE_CHECKING:
@@ -33,8 +32,9 @@ def parameters(pixels: NDArray[Any], request: TonemapRequest) -> dict[str, Any]:
 
 def render(pixels: NDArray[Any], request: TonemapRequest) -> tuple[NDArray[Any], dict[str, Any]]:
     """sRGB-encoded picture (rows, columns, 3) of the model, and what to record."""
-    if not pixels.any():
-        return operators.flat_frame(pixels)[1], {"degenerate_frame": "black"}
+    # below this the reciprocal of the anchor leaves float32
+    if float(pixels.max()) < 1e-30:
+        return np.zeros_like(pixels), {"encoded": "srgb", "exposed": True, "degenerate_frame": "black"}
     mapper = _mapper(request)
     found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
     # the parameters are those of the picture as it is, so that exposure is not taken back by the model's own anchor
@@ -51,20 +51,20 @@ def cube(pixels: NDArray[Any], request: TonemapRequest) -> Cube:
     found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
     table = np.ascontiguousarray(mapper.cube(found), dtype=np.float32)
     title = f"attnkit {request.model or DEFAULT_MODEL}"
-    encoding = getattr(mapper, "config", None)
     gain = 2.0**request.exposure
-    if not hasattr(encoding, "toe"):
+    encoding = mapper.config
+    if "toe" not in encoding:
         # published models take light 0..1 as it is
         return Cube(table, domain=((0.0,) * 3, (1.0 / gain,) * 3), takes_linear=True, title=title)
-    span = encoding.toe + encoding.head
-    shaper = LogShaper(gain / float(found["anchor"]), 2.0**-encoding.toe, 1.0 / span, encoding.toe / span)
+    span = encoding["toe"] + encoding["head"]
+    shaper = LogShaper(gain / float(found["anchor"]), 2.0 ** -encoding["toe"], 1.0 / span, encoding["toe"] / span)
     return Cube(table, shaper=shaper, takes_linear=True, title=title)
 
 
 CUBE_NOTES = (
     "made by attnkit tonemap --lut-out for one picture; another picture gets another table",
     "output: display values 0..1, sRGB-encoded, Rec.709 primaries",
-    "a table cannot carry what depends on the place in the picture: the per-pixel map and the local detail are not in it",
+    "a table cannot carry what depends on the place in the picture: the per-pixel map and local detail are not in it",
 )
 
 

@@ -1,8 +1,8 @@
 """Method llf: the classic fast local Laplacian filter on log luminance, without weights.
 
-Paris, Hasinoff and Kautz, "Local Laplacian filters" (2011 / CACM 2015), section on tone mapping: filter the logarithm of
-intensity with sigma = log 2.5, put the colour ratios back, bring the result into a fixed output range, apply the display's
-gamma. The fast form is that of Aubry et al. (2014).
+Paris, Hasinoff and Kautz, "Local Laplacian filters" (2011 / CACM 2015), section on tone mapping: filter the logarithm
+of intensity with sigma = log 2.5, put the colour ratios back, bring the result into a fixed output range, apply the
+display's gamma. The fast form is that of Aubry et al. (2014).
 """
 
 from __future__ import annotations
@@ -74,10 +74,12 @@ def parameters(pixels: NDArray[Any], settings: Mapping[str, float], *, strength:
 def _log_light(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Luminance (rows, columns), with a floor far below the brightest, and its natural logarithm."""
     import cv2
+    import numpy as np
 
-    light = operators.luminance(pixels)
-    light = cv2.max(light, max(float(light.max()) * 2.0**-_DEPTH_STOPS, 1e-37))
-    return light, cv2.log(light)
+    light: Any = operators.luminance(pixels)
+    light = np.maximum(light, np.float32(max(float(light.max()) * 2.0**-_DEPTH_STOPS, 1e-37)))
+    logarithm: Any = cv2.log(light)
+    return light, logarithm
 
 
 def _filter(stops: NDArray[np.float32], values: Mapping[str, float], strength: float) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import cv2
     from numpy.typing import NDArray
 
 # OpenCV's Mantiuk builds a pyramid down to 3 pixels and fails on smaller frames; its solver wants some room
@@ -86,6 +87,7 @@ def render(pixels: NDArray[Any], operator: str, settings: Mapping[str, float]) -
     scaled = pixels / pixels.max()
     if operator == "linear":
         return _linear(scaled, values["white"]), {}
+    tonemap: cv2.Tonemap
     if operator == "drago":
         tonemap = cv2.createTonemapDrago(1.0, 1.0, values["bias"])
     elif operator == "reinhard":
@@ -96,13 +98,25 @@ def render(pixels: NDArray[Any], operator: str, settings: Mapping[str, float]) -
     down, across = max(0, _LEAST_SIDE - rows), max(0, _LEAST_SIDE - columns)
     if down or across:
         scaled = np.pad(scaled, ((0, down), (0, across), (0, 0)), mode="edge")
-    result = tonemap.process(np.ascontiguousarray(scaled))[:rows, :columns]
+    result = _quietly(tonemap, np.ascontiguousarray(scaled))[:rows, :columns]
     # what is left undefined are black pixels: 0 / 0 in the quotient of the colour and the luminance
     undefined = int(np.count_nonzero(~np.isfinite(result).all(axis=2)))
     if undefined:
         result = np.nan_to_num(result, nan=0.0, posinf=1.0, neginf=0.0)
     facts: dict[str, Any] = {"undefined_pixels_set_to_black": undefined} if undefined else {}
     return np.clip(result, 0.0, 1.0), facts
+
+
+def _quietly(tonemap: cv2.Tonemap, scaled: NDArray[Any]) -> NDArray[Any]:
+    """Run an operator without OpenCV 5's warning, printed once per process, about a change of its own matrices."""
+    import cv2
+
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        return tonemap.process(scaled)
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def _linear(scaled: NDArray[Any], white: float) -> NDArray[Any]:

@@ -205,7 +205,8 @@ def _power(light: NDArray[Any], exponent: float) -> NDArray[np.float32]:
     import cv2
 
     # cv2.pow sees two dimensions: three channels side by side are as good
-    return cv2.pow(light.reshape(light.shape[0], -1), exponent).reshape(light.shape)
+    powered: Any = cv2.pow(light.reshape(light.shape[0], -1), exponent)
+    return powered.reshape(light.shape)
 
 
 def _to_depth(display: NDArray[Any], depth: int | None) -> NDArray[Any]:
@@ -216,7 +217,8 @@ def _to_depth(display: NDArray[Any], depth: int | None) -> NDArray[Any]:
         return display
     if depth != 8:
         return np.clip(display, 0.0, 1.0)
-    return cv2.convertScaleAbs(cv2.max(display.reshape(len(display), -1), 0.0), alpha=255.0).reshape(display.shape)
+    positive: Any = np.maximum(display.reshape(len(display), -1), np.float32(0.0))
+    return cv2.convertScaleAbs(positive, alpha=255.0).reshape(display.shape)
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
