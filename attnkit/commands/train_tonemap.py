@@ -15,7 +15,9 @@ def train_tonemap(
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.05, help="Most time to train")
     ] = 90.0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Batches to train on; the rate falls to 0 by then")] = 2600,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Batches to train on; the rate falls to 0 by then")
+    ] = 2600,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights, views and noise")] = 0,
     without: Annotated[
         list[str] | None,

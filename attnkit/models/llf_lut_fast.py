@@ -44,7 +44,8 @@ class FastConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> FastConfig:
         """Configuration of a weight file, whose JSON has lists for tuples."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known})
+        chosen: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
 
     def band(self, depth: int, level: int) -> tuple[int, float]:
         """Which group of parameter maps a band uses, and the share of its strength.
@@ -307,7 +308,7 @@ class FastToneMapper:
         stride = thumbnail_stride(depth)
         samples = np.ascontiguousarray(pixels[::stride, ::stride])
         encoded = self.sizes.encode(samples, anchor).transpose(2, 0, 1)
-        return thumbnail_of(encoded, *pixels.shape[:2], depth)
+        return thumbnail_of(encoded, pixels.shape[0], pixels.shape[1], depth)
 
     def _features(self, low: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         x0 = leaky(self._layer("stem", low))

@@ -103,6 +103,7 @@ class FastLlfLut(nn.Module):
             self.predictor.point.weight.mul_(0.1)
             self.predictor.point.bias.copy_(torch.full((3,), 1 / 3))
             self.predictor.maps.weight.mul_(0.1)
+            assert self.predictor.maps.bias is not None
             self.predictor.maps.bias.zero_()
 
     def thumbnail(self, encoded: Tensor, depth: int) -> Tensor:

@@ -10,7 +10,7 @@ EXIT_INTERRUPTED = 130
 
 
 class AttnkitError(Exception):
-    """A failure with a one-line message: what failed, for which file or argument, got what, expected what, next step."""
+    """A failure with a one-line message: what failed, for which file or argument, got, expected, next step."""
 
     exit_code = EXIT_FAILED
 

@@ -162,7 +162,7 @@ def steps(
         optimiser.load_state_dict(state["optimiser"])
         first, spent = state["step"], state["minutes"]
     started = time.monotonic() - 60 * spent
-    peaks = [group["lr"] for group in groups]
+    peaks = [recipe.table_rate, recipe.rate]
     for step in range(first, recipe.steps):
         minutes = (time.monotonic() - started) / 60
         progress = max(step / recipe.steps, minutes / recipe.minutes)
