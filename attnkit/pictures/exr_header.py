@@ -106,7 +106,7 @@ def parse(data: Any) -> list[Part]:
             at += 4
             if size < 0 or at + size > len(data):
                 raise PictureError(
-                    f"truncated or damaged in its EXR header: attribute {name} of {size} bytes at byte {at}"
+                    f"truncated or damaged in its EXR header: attribute {name[:32]!a} of {size} bytes at byte {at}"
                 )
             attributes[name] = bytes(data[at : at + size])
             at += size

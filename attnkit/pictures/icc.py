@@ -92,6 +92,11 @@ def decode(values: np.ndarray, profile: bytes) -> tuple[np.ndarray, str]:
 
 
 def _apply(values: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _evaluate(values, curve)
+
+
+def _evaluate(values: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     if values.dtype.kind == "u":
         table = curve(np.linspace(0, 1, 256**values.dtype.itemsize)).astype(np.float32)
         return np.take(table, values)

@@ -113,7 +113,7 @@ def read(data: bytes) -> Samples:
         # OpenCV leaves the transparent grey out; it is stored at the file's own depth
         (hidden,) = struct.unpack(">H", found[b"tRNS"])
         hidden = hidden * 255 // (2 ** header[2] - 1) if header[2] < 8 else hidden
-        alpha = np.where(values == hidden, 0, np.iinfo(values.dtype).max).astype(values.dtype)
+        alpha = np.where(values == hidden, 0, 255 if header[2] <= 8 else 65535).astype(values.dtype)
     if values.ndim == 3:
         values = np.ascontiguousarray(values[..., 0] if grey else values[..., 2::-1])
     exif = found.get(b"eXIf")
@@ -207,9 +207,10 @@ def encode(
         stored = cv2.cvtColor(values, cv2.COLOR_RGB2BGR)
     else:
         stored = values
-    # measured on photographs: the average filter at zlib level 1 is smaller and faster than OpenCV's default
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
-    options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG]
+    # measured on photographs: runs alone pack filtered rows better than a quick search for matches does, and sooner
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    filtered = cv2.IMWRITE_PNG_FILTER_AVG if values.dtype == np.uint8 else cv2.IMWRITE_PNG_FILTER_SUB
+    options += [cv2.IMWRITE_PNG_FILTER, filtered]
     done, buffer = cv2.imencode(".png", stored, options)
     if not done:
         raise PictureError(f"cannot encode PNG of {values.shape[1]}x{values.shape[0]} pixels")

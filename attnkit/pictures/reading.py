@@ -59,9 +59,12 @@ def read_picture(
             samples = _READERS[kind](data)
         return _picture(samples, kind, input_space)
     except PictureError as error:
-        raise PictureError(f"cannot read {name} ({kind}): {error}") from error
+        # libraries word some reasons over several lines
+        reason = " ".join(str(error).split())
+        raise PictureError(f"cannot read {name} ({kind}): {reason}") from error
     except (struct.error, zlib.error, ValueError, IndexError, MemoryError, OverflowError) as error:
-        raise PictureError(f"cannot read {name} ({kind}): damaged ({type(error).__name__}: {error})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PictureError(f"cannot read {name} ({kind}): damaged ({reason})") from error
 
 
 def _check_format(kind: str, wanted: str | None, name: object) -> None:
@@ -87,6 +90,11 @@ def _picture(samples: Samples, kind: str, input_space: str) -> Picture:
             np.minimum(_unmultiplied(values.astype(np.float32), alpha), np.iinfo(values.dtype).max)
         ).astype(values.dtype)
     linear, space, space_source, transfer = _linear_rec709(samples, values, input_space)
+    if not np.isfinite((linear.min(), linear.max())).all():
+        if values.dtype.kind == "u":
+            raise PictureError("its ICC profile turns its values into NaN or Inf")
+        # light near the largest float overflows in a conversion
+        linear = np.nan_to_num(linear, nan=0.0, posinf=float(np.finfo(np.float32).max), neginf=0.0)
     outside = 0
     if linear.ndim == 3 and space != "rec709" and linear.size and float(linear.min()) < 0:
         outside = int((linear < -1e-6).any(axis=2).sum())

@@ -1,4 +1,4 @@
-"""OpenEXR files: written with the OpenEXR package (luminance/chroma and damage by hand), read by ours, and the other way round."""
+"""OpenEXR files, against the OpenEXR package in both directions; luminance/chroma and damage are made by hand."""
 
 import io
 import struct
@@ -153,7 +153,7 @@ def test_without_colours_the_channels_are_named() -> None:
 
 
 def test_the_display_window_is_what_is_shown(tmp_path) -> None:
-    """Data at x 5..38, y -3..18 of a picture that shows x 0..29, y 0..24: cropped above and right, black left and below."""
+    """Data at x 5..38, y -3..18, shown x 0..29, y 0..24: cropped above and at the right, else black."""
     data = exr({"RGB": LIGHT}, dataWindow=((5, -3), (38, 18)), displayWindow=((0, 0), (29, 24)))
     expected = np.zeros((25, 30, 3), np.float32)
     expected[0:19, 5:30] = LIGHT[3:22, 0:25]

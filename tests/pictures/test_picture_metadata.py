@@ -25,7 +25,7 @@ OUTPUTS = [(format, depth) for format, depths in DEPTHS.items() for depth in dep
 
 
 def exif(orientation: int = 1, order: str = "<") -> bytes:
-    """A block as cameras write it, with maker, rational exposure time and a thumbnail directory, by Pillow or big-endian by hand."""
+    """A block as cameras write it, with a maker note and a position, in either byte order."""
     block = Image.Exif()
     block[0x0112] = orientation
     block[0x010F] = "Maker"
