@@ -44,8 +44,9 @@ class FastConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> FastConfig:
         """Configuration of a weight file, whose JSON has lists for tuples."""
         known = {field.name for field in fields(cls)}
-        chosen: dict[str, Any] = {name: value for name, value in values.items() if name in known}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()})
+        given = {name: value for name, value in values.items() if name in known}
+        chosen: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in given.items()}
+        return cls(**chosen)
 
     def band(self, depth: int, level: int) -> tuple[int, float]:
         """Which group of parameter maps a band uses, and the share of its strength.
