@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,8 +16,8 @@ InputSpace = Literal["auto", "rec709", "acescg", "aces2065", "rec2020", "xyz"]
 LOOK, FILES, CHECKS = "The picture", "Its file", "Comparing"
 
 
-def _option(panel: str, text: str, *names: str, **more: object) -> object:
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)  # type: ignore[call-overload]
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
 @batch_command(leave_out=("resume",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attnkit.runtime import errors, render
 from attnkit.runtime.errors import AttnkitError, UsageError
 from attnkit.runtime.items import STANDARD_STREAM, Context, Item, Outcome
-from attnkit.runtime.lock import FolderLock, FolderLocked
+from attnkit.runtime.lock import FolderLock, FolderLocked, held
 from attnkit.runtime.outputs import sweep
 from attnkit.runtime.plan import SKIP, Plan, Step, make_plan
 from attnkit.runtime.progress import Talk
@@ -109,7 +109,7 @@ class Run:
                 refusal = plan.refusal()
                 if refusal is not None:
                     raise refusal
-            swept = sweep(plan.folders())
+            swept = sweep(self._deserted(plan))
             if swept:
                 self.talk.detail(f"removed {swept} temporary files of a run that was killed")
             try:
@@ -158,9 +158,21 @@ class Run:
             held.callback(lock.release)
         return waited
 
+    def _deserted(self, plan: Plan) -> list[Path]:
+        """Folders of the plan in which no other run can be writing: one that holds a folder above or below has not
+        the lock that this run has."""
+        ours = {Path(os.path.realpath(root)) for root in plan.layout.roots}
+        return [
+            folder
+            for folder in plan.folders()
+            if not any(held(above) for above in _upwards(Path(os.path.realpath(folder))) if above not in ours)
+        ]
+
     def _changed(self, plan: Plan) -> bool:
         """Whether outputs came up between the plan and the lock."""
-        return any(os.path.lexists(path) for step in plan.steps for path in _absent(step))
+        table = plan.layout.table if plan.new_table else None
+        absent = [*([table] if table else []), *(path for step in plan.steps for path in _absent(step))]
+        return any(os.path.lexists(path) for path in absent)
 
     def _setup(self, plan: Plan, processes: int) -> Setup:
         in_pool = self.batch.engine == "local" and processes > 1
@@ -190,22 +202,24 @@ class Run:
             self.table.start(plan.fresh_table)
         steps = {step.item.index: step for step in todo}
         held_back = _InOrder([step.item.index for step in todo])
+        in_order = self.table is not None
         self.talk.start(len(todo))
         try:
             with closing(self._outcomes(setup, [step.job for step in todo], processes)) as outcomes:
                 for outcome in outcomes:
                     with shielded():
-                        self._account(steps[outcome.index], outcome)
-                        for ready in held_back.add(outcome):
-                            self._answer(steps[ready.index], ready)
-                        self.talk.advance()
+                        # answers of several items in one stream keep the items' order
+                        for ready in held_back.add(outcome) if in_order else (outcome,):
+                            self._book(steps[ready.index], ready)
                     check()
                     if outcome.fatal or (outcome.status == "failed" and self.batch.fail_fast):
                         break
         finally:
-            self.talk.stop()
             for ready in held_back.rest():
-                self._answer(steps[ready.index], ready)
+                self._book(steps[ready.index], ready)
+            self.talk.stop()
+            if self.table is not None:
+                self.table.close()
         if self.table is not None:
             self.table.finish([step.item.name for step in plan.steps])
 
@@ -216,7 +230,7 @@ class Run:
         by_index = {step.item.index: payload for step, payload in zip(plan.steps, payloads, strict=True)}
         return [replace(step, item=replace(step.item, payload=by_index[step.item.index])) for step in todo]
 
-    def _outcomes(self, setup: Setup, jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
+    def _outcomes(self, setup: Setup, jobs: Sequence[Job], processes: int) -> Generator[Outcome]:
         if self.batch.engine == "dask":
             from attnkit.runtime.cluster import run_on_cluster
 
@@ -228,6 +242,11 @@ class Run:
         else:
             for job in jobs:
                 yield run_job(setup, job)
+
+    def _book(self, step: Step, outcome: Outcome) -> None:
+        self._answer(step, outcome)
+        self._account(step, outcome)
+        self.talk.advance()
 
     def _account(self, step: Step, outcome: Outcome) -> None:
         """Book one item: record, messages, a line of --jsonl."""
@@ -272,7 +291,6 @@ class Run:
             except errors.ItemError as error:
                 outcome.status = outcome.record["status"] = "failed"
                 outcome.error = outcome.record["error"] = str(error)
-                self.talk.error(f"{step.item.name}: {error}")
 
     def _note(self, **fields: Any) -> None:
         try:
@@ -351,6 +369,7 @@ class Run:
 
     def _interrupted(self, stop: Interrupted) -> None:
         if self.plan is None or self.batch.dry_run:
+            self.talk.error(f"stopped by {stop.signal_name} before any work")
             return
         counts = self.summary()
         self._note(
@@ -394,13 +413,14 @@ class _Stream:
         if text:
             render.put(text.removesuffix("\n"))
 
-    def flush(self) -> None:
-        pass
-
 
 def _absent(step: Step) -> list[Path]:
     known: Mapping[Path, None] = dict.fromkeys(step.existing)
     return [path for path in step.paths.values() if path is not None and path not in known]
+
+
+def _upwards(folder: Path) -> list[Path]:
+    return [folder, *folder.parents]
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -28,9 +28,8 @@ def run_on_cluster(setup: Setup, jobs: Sequence[Job], scheduler: str | None, pro
         from attnkit.runtime.extras import install_line
 
         raise AttnkitError(f"--engine dask: {error.name} is not installed; {install_line('distributed')}") from error
-    quiet = {
-        f"distributed.logging.{name}": "critical" for name in ("distributed", "distributed.nanny", "distributed.worker")
-    }
+    # a lost worker is this module's business: Dask's own words about it stay off standard error
+    quiet = {"distributed.logging": dict.fromkeys(("distributed", "distributed.nanny"), "critical")}
     threads = {name: str(setup.context.threads) for name in THREAD_VARIABLES}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with (

@@ -25,7 +25,7 @@ def discover(command: FileCommand, inputs: Sequence[str], batch: BatchOptions) -
 
     A file is an item by its content. A folder gives the files of the command's `folder_kinds`, without its
     sub-folders unless --recursive. A glob stands for the names that it matches. The same file named twice is one
-    item. Raises UsageError for a named input that does not exist, a folder that cannot be read, or a second `-`.
+    item. Raises UsageError for a named input that does not exist, a folder that cannot be read, or a terminal as `-`.
     """
     if batch.input_format is not None and batch.input_format not in command.kinds:
         known = " or ".join(sorted(command.kinds)) or "nothing: this command has one kind of input"

@@ -101,5 +101,22 @@ class FolderLock:
         self._descriptor = None
 
 
+def held(folder: Path) -> bool:
+    """Whether some run holds the lock of `folder` now."""
+    import fcntl
+
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _advice(wait: float) -> str:
     return f"still busy after {wait:g} s" if wait else "--wait S waits for it"

@@ -193,9 +193,9 @@ def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions) -
                 f"{option}: {path} is the input {source}; an input is never written to, name another place"
             )
     outputs = {_key(path) for path in layout.files()}
-    for option, path in side_files:
-        if path is not None and _key(path) in outputs:
-            raise UsageError(f"{option} {path}: is an output of this run too; name another file")
+    for option, file in side_files:
+        if file is not None and _key(file) in outputs:
+            raise UsageError(f"{option} {file}: is an output of this run too; name another file")
 
 
 def _refuse_folders(layout: Layout) -> None:

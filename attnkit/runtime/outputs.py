@@ -82,7 +82,9 @@ class Outputs:
 
     def commit(self, allowed: Callable[[], bool] = lambda: True) -> None:
         """Give every output its real name; `allowed` is asked at the last moment."""
-        ordered = sorted(self._staged.items(), key=lambda entry: (entry[0][0] == MAIN, self._is_own(entry[0])))
+        # a task need not ask what it may leave out: what exists and is to stay is thrown away here
+        staged = [entry for entry in self._staged.items() if entry[0][0] not in self._keep]
+        ordered = sorted(staged, key=lambda entry: (entry[0][0] == MAIN, self._is_own(entry[0])))
         for (name, _), (temporary, final) in ordered:
             try:
                 _flush(temporary)

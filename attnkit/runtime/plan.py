@@ -52,6 +52,7 @@ class Plan:
     layout: Layout
     device: str
     fresh_table: bool = False
+    new_table: bool = False
     redone: tuple[str, ...] = ()
     refused: list[Path] = field(default_factory=list)
 
@@ -144,6 +145,7 @@ def _decide_table(command: FileCommand, plan: Plan, batch: BatchOptions, table: 
     path = plan.layout.table
     plan.fresh_table = True
     if path is None or not path.exists():
+        plan.new_table = True
         return
     if batch.overwrite:
         for step in plan.steps:

@@ -25,8 +25,8 @@ def put(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except (BrokenPipeError, ValueError) as error:
-        raise PipeClosed from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise _refused(error) from error
 
 
 def put_bytes(data: bytes) -> None:
@@ -34,8 +34,15 @@ def put_bytes(data: bytes) -> None:
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except (BrokenPipeError, ValueError) as error:
-        raise PipeClosed from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Exception:
+    # a stream that was closed before the start is None, and one closed since then a ValueError
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return AttnkitError(f"standard output: {error.strerror or error}; make room, or write to a file with --out")
+    return PipeClosed()
 
 
 def abandon_standard_output() -> None:
@@ -46,7 +53,7 @@ def abandon_standard_output() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         # not a real file: nothing will be flushed to it either
         pass
 

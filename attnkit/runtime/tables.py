@@ -7,16 +7,24 @@ import io
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from attnkit.runtime.errors import AttnkitError
 from attnkit.runtime.outputs import TEMPORARY_PREFIX, write_error
 from attnkit.runtime.records import json_line, plain
 
 ITEM_KEY = "item"
+BESIDE_SECONDS = 2.0
 Row = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Where rows go that are not kept in a file."""
+
+    def write(self, text: str) -> object: ...
 
 
 class AnswerTable:
@@ -27,14 +35,14 @@ class AnswerTable:
     runs, or one run that was interrupted and taken up again, end with the same bytes.
     """
 
-    def __init__(self, path: Path | None, format: str, stream: IO[str] | None = None) -> None:
+    def __init__(self, path: Path | None, format: str, stream: Sink | None = None) -> None:
         self.path = path
         self.format = format
         self._stream = stream
         self._header: list[str] | None = None
         self._rows: dict[str, list[Row]] = {}
         self._settings: dict[str, Any] = {}
-        self._order: list[str] = []
+        self._written = 0.0
 
     def read(self) -> dict[str, Any]:
         """Item name -> settings of the items that the file already answers; a torn last line does not count."""
@@ -106,12 +114,10 @@ class AnswerTable:
         shown = [self._row(name, row, settings) for row in rows]
         self._rows[name] = shown
         self._settings[name] = plain(dict(settings))
-        self._order.append(name)
         text = self._text(shown)
         if self.path is None:
             assert self._stream is not None
             self._stream.write(text)
-            self._stream.flush()
             return
         try:
             with self.path.open("a", encoding="utf-8", newline="") as stream:
@@ -120,7 +126,12 @@ class AnswerTable:
                 os.fsync(stream.fileno())
         except OSError as error:
             raise write_error(error, self.path) from error
-        if self.format == "csv":
+        if self.format == "csv" and time.monotonic() - self._written > BESIDE_SECONDS:
+            self._write_beside()
+
+    def close(self) -> None:
+        """Bring the settings beside a CSV up to date; a kill before costs the rows since the last time."""
+        if self.format == "csv" and self.path is not None and self.path.exists():
             self._write_beside()
 
     def _row(self, name: str, row: Mapping[str, Any], settings: Mapping[str, Any]) -> Row:
@@ -171,6 +182,7 @@ class AnswerTable:
         return text
 
     def _write_beside(self) -> None:
+        self._written = time.monotonic()
         items = {name: self._settings[name] for name in sorted(self._settings)}
         replace_file(self._beside(), json.dumps({"items": items}, ensure_ascii=False, indent=1).encode() + b"\n")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnkit.pictures.detect import KINDS, sniff
 from attnkit.runtime.command import FileCommand, choose_format
-from attnkit.runtime.errors import AttnkitError, ItemError, PictureError, UsageError
+from attnkit.runtime.errors import AttnkitError, PictureError, UsageError
 from attnkit.runtime.items import Column, Context, Estimate, Item, SideOutput
 
 from .methods import METHODS, method_named
@@ -64,7 +64,6 @@ class TonemapFiles(FileCommand):
     folder_kinds = frozenset({"radiance", "exr", "pfm", "tiff"})
     folder_suffixes = frozenset({"hdr", "rgbe", "pic", "exr", "pfm"})
     kinds = frozenset(KINDS)
-    thread_safe = True
 
     @property
     def format_given(self) -> bool:  # type: ignore[override]
@@ -276,13 +275,14 @@ class TonemapWorker:
             outputs.write("main", self._encode(picture, result, outputs))
         if result.lut is not None:
             outputs.write("lut", _cube_text(result.lut, outputs.settings))
-        others = self._others(request) if (command.score or outputs.wants("sheet")) else {}
         if outputs.wants("sheet"):
-            outputs.write("sheet", self._sheet(result, others, outputs))
+            outputs.write("sheet", self._sheet(request, outputs))
         if command.score:
-            record.update(self._scores(picture, result, others))
+            record.update(self._scores(picture, result, request))
         if command.reference is not None:
-            record.update(self._fidelity(item, result))
+            compared = self._fidelity(item, result)
+            warnings = [*record.get("warnings", ()), *compared.get("warnings", ())]
+            record.update(compared, **({"warnings": warnings} if warnings else {}))
         return record
 
     def _encode(self, picture: Picture, result: TonemapResult, outputs: Outputs) -> bytes:
@@ -300,38 +300,32 @@ class TonemapWorker:
             grey=picture.grey,
         )
 
-    def _others(self, request: TonemapRequest) -> dict[str, Any]:
-        """Display pictures of the methods beside the one asked for, at their own settings."""
-        from .task import tonemap
+    def _sheet(self, request: TonemapRequest, outputs: Outputs) -> bytes:
+        from attnkit.pictures import encode_picture
+
+        from .sheet import sheet_of_methods
 
         command = self.command
-        names = command.baselines or (tuple(METHODS) if command.sheet else ())
-        found = {}
-        for name in names:
-            if name != command.method:
-                plain = replace(
-                    request, method=name, model=None, strength=1.0, lut=None, want_lut=False, parameters=None, depth=8
-                )
-                found[name] = tonemap(plain).display
-        return found
+        names = dict.fromkeys((command.method, *(command.baselines or METHODS)))
+        return encode_picture(
+            sheet_of_methods(request, tuple(names)),
+            format="png",
+            depth=8,
+            space=command.output_space,
+            settings=outputs.settings,
+        )
 
-    def _sheet(self, result: TonemapResult, others: Mapping[str, Any], outputs: Outputs) -> bytes:
-        from attnkit.pictures import encode_picture
-        from attnkit.pictures.writing import quantise
-
-        from .sheet import contact_sheet
-
-        pictures = {self.command.method: quantise(result.display, 8), **others}
-        sheet = contact_sheet(pictures)
-        return encode_picture(sheet, format="png", depth=8, space=self.command.output_space, settings=outputs.settings)
-
-    def _scores(self, picture: Picture, result: TonemapResult, others: Mapping[str, Any]) -> dict[str, Any]:
+    def _scores(self, picture: Picture, result: TonemapResult, request: TonemapRequest) -> dict[str, Any]:
         from .metrics import tmqi
+        from .task import tonemap
 
         own = tmqi(picture.pixels, result.display)
         scores = {"tmqi": own.q, "tmqi_s": own.s, "tmqi_n": own.n}
         for name in self.command.baselines:
-            scores[f"tmqi_{name}"] = tmqi(picture.pixels, others[name]).q if name in others else own.q
+            plain = replace(
+                request, method=name, model=None, strength=1.0, lut=None, want_lut=False, parameters=None, depth=8
+            )
+            scores[f"tmqi_{name}"] = tmqi(picture.pixels, tonemap(plain).display).q
         return {key: round(value, 6) for key, value in scores.items()}
 
     def _fidelity(self, item: Item, result: TonemapResult) -> dict[str, Any]:
@@ -339,8 +333,7 @@ class TonemapWorker:
 
         path = _reference_of(item, self.command.reference)
         if path is None:
-            text = f"no reference named {item.stem}.* in {self.command.reference}; PSNR and SSIM left out"
-            return {"psnr_db": None, "ssim": None, "warnings": [text]}
+            return _no_fidelity(f"no reference named {item.stem}.* in {self.command.reference}")
         from attnkit.pictures import read_picture, spaces
 
         light = read_picture(path).pixels
@@ -348,7 +341,7 @@ class TonemapWorker:
         shown = spaces.srgb_encode(spaces.convert(light, "rec709", space)).clip(0.0, 1.0)
         if shown.shape != result.display.shape:
             sizes = f"{shown.shape[1]}x{shown.shape[0]}, expected {result.display.shape[1]}x{result.display.shape[0]}"
-            raise ItemError(f"reference {path}: got {sizes}; give --resize or other references")
+            return _no_fidelity(f"reference {path} is {sizes}")
         from attnkit.pictures.writing import quantise
 
         codes = quantise(result.display, 8), quantise(shown, 8)
@@ -357,6 +350,11 @@ class TonemapWorker:
             "ssim": round(ssim(*codes), 6),
             "reference": str(path),
         }
+
+
+def _no_fidelity(why: str) -> dict[str, Any]:
+    # the picture itself is fine, and worth more than its comparison
+    return {"psnr_db": None, "ssim": None, "warnings": [f"{why}; PSNR and SSIM left out"]}
 
 
 def _facts(picture: Picture) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""The file commands that the contract is tested over, and what tests say about their inputs and ends."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import demo_commands
+
+DEMO = Path(demo_commands.__file__)
+
+
+def write_pfm(path: Path, values: Sequence[float], columns: int) -> None:
+    """A float picture whose pixels are grey with the given values, in rows of `columns`."""
+    samples = [value for value in values for _ in range(3)]
+    head = f"PF\n{columns} {len(values) // columns}\n-1.0\n".encode()
+    path.write_bytes(head + struct.pack(f"<{len(samples)}f", *samples))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One command of the table: how its inputs are written, what it makes of them, an option that changes that."""
+
+    command: str
+    options: tuple[str, ...]
+    suffix: str
+    out_suffix: str
+    change: tuple[str, ...]
+    side: tuple[str, str] | None = None
+
+    @property
+    def table(self) -> bool:
+        return self.out_suffix in (".jsonl", ".csv")
+
+    def good(self, path: Path, seed: int = 1) -> Path:
+        """Write a good input."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = path.with_name(path.name + self.suffix) if path.suffix != self.suffix else path
+        if self.command == "tonemap":
+            write_pfm(path, [0.01 * seed * (at + 1) for at in range(12)], 4)
+        elif self.command == "demo-pairs":
+            path.write_text("PAIR")
+            path.with_suffix(".body").write_text(f"text {seed}")
+        else:
+            path.write_text("TEXT" + "a" * seed)
+        return path
+
+    def bad(self, path: Path) -> Path:
+        """Write an input of the right kind that fails."""
+        path = self.good(path)
+        if self.command == "tonemap":
+            path.write_bytes(path.read_bytes()[:-5])
+        elif self.command == "demo-pairs":
+            path.with_suffix(".body").write_text("fail")
+        else:
+            path.write_text("TEXT fail")
+        return path
+
+
+TONEMAP = Case("tonemap", ("--method", "linear"), ".pfm", ".png", ("--exposure", "-2"), ("--sheet", ".png"))
+PAIRS = Case("demo-pairs", (), ".head", ".head", ("--mark", "?"), ("--preview", ".txt"))
+WORDS = Case("demo-words", (), ".txt", ".jsonl", ("--per", "2"))
+
+
+@dataclass
+class Ended:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on standard error."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+Run = Callable[..., Ended]
+
+
+def finish(process: subprocess.Popen[str]) -> Ended:
+    """The end of a process; a test that waits for nothing must not wait for ever."""
+    out, err = process.communicate(timeout=60)
+    return Ended(process.returncode, out or "", err or "")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
