@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # sigma: as a ratio of intensities; range: output range, light to dark; steps: references per sigma
-DEFAULTS: dict[str, float] = {"alpha": 0.8, "beta": 0.3, "sigma": 2.5, "range": 100.0, "steps": 2.0}
+DEFAULTS: dict[str, float] = {"alpha": 0.8, "beta": 0.2, "sigma": 2.5, "range": 100.0, "steps": 2.0}
 LIMITS: dict[str, tuple[float, float]] = {
     "alpha": (0.05, 4.0),
     "beta": (0.0, 4.0),
@@ -95,8 +95,8 @@ def _filter(stops: NDArray[np.float32], values: Mapping[str, float], strength: f
     if min(stops.shape) < 4 or high - low < 1e-6:
         return stops
     references = max(2, math.ceil((high - low) / sigma * values["steps"]) + 1)
-    # down to a thumbnail of a few pixels: contrast between far parts of the picture is an edge like any other
-    levels = max(1, int(math.log2(min(stops.shape))) - 1)
+    # down to a pixel or two: contrast between far parts of the picture is an edge like any other
+    levels = max(1, math.ceil(math.log2(max(stops.shape))) - 1)
     return local_laplacian.filter(stops[None, None], levels, curve, references, low=low, high=high)[0, 0]
 
 
