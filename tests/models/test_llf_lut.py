@@ -123,6 +123,7 @@ def test_without_remapping_the_picture_is_its_tables_on_a_pyramid() -> None:
 
 
 def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads on strips of any height, and the compiled fine head, against the layers on the whole band."""
     model = seeded("llf-lut-pp").as_dtype("float64")
     image = planar(model.example(45, 62)).double()
     whole = model(image).detach()
@@ -130,6 +131,20 @@ def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(heads, "STRIP_SAMPLES", samples)
         with torch.no_grad():
             assert (model(image) - whole).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 1), (5, 7), (32, 9), (33, 8), (70, 11)])
+def test_the_compiled_fine_head_equals_its_layers(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = seeded("llf-lut-pp").fine[0]
+    generator = torch.Generator().manual_seed(0)
+    context = torch.randn(1, 6, (rows + 1) // 2, (columns + 1) // 2, generator=generator)
+    band = torch.randn(1, 3, rows, columns, generator=generator)
+    monkeypatch.setattr(heads, "STRIP_SAMPLES", 3 * columns)
+    with torch.no_grad():
+        compiled, strips = head(context, band), head.layers(context, band)
+    whole = head.layers(context, band)
+    assert compiled.shape == (1, 2, rows, columns)
+    assert (compiled - whole).abs().max() < 1e-5 and (strips - whole).abs().max() < 1e-5
 
 
 def test_enlarged_rows_are_rows_of_the_enlargement() -> None:

@@ -85,11 +85,17 @@ class CoarseHead(nn.Module):
     def entered(self, inputs: Tensor) -> Tensor:
         return functional.leaky_relu(self.enter(inputs), 0.2)
 
-    def forward(self, source: Source, rows: int, columns: int) -> Tensor:
-        """Inputs by rows -> strength and width [batch, 2, rows, columns].
+    def forward(self, context: Tensor, gaussian: Tensor) -> Tensor:
+        """Strength and width [1, 2, rows, columns] for a band whose Gaussian level is [1, 3, rows, columns].
 
-        Runs twice over the strips: channel attention needs the mean over the whole picture first.
+        ``context`` [1, 7, ...] is edges, tone-mapped and plain thumbnail at the next coarser level. Runs twice over the
+        strips: channel attention needs the mean over the whole picture first.
         """
+        rows, columns = gaussian.shape[-2:]
+
+        def source(first: int, last: int) -> Tensor:
+            return torch.cat([gaussian[..., first:last, :], enlarged_rows(context, first, last, columns)], dim=1)
+
         block = self.block
         gates = []
         total: Tensor | float = 0.0
@@ -114,8 +120,27 @@ class FineHead(nn.Module):
         self.spatial = nn.Conv2d(width, width, 3, padding=(0, 1), groups=width)
         self.leave = nn.Conv2d(width, 2, 1)
 
-    def forward(self, source: Source, rows: int, columns: int) -> Tensor:
-        """Inputs by rows -> strength and width [batch, 2, rows, columns]."""
+    def forward(self, context: Tensor, band: Tensor) -> Tensor:
+        """Strength and width [1, 2, rows, columns] for a band [1, 3, rows, columns].
+
+        ``context`` [1, 6, ...] is the result so far and the remapped band, both of the next coarser level. On a CPU and
+        without gradients one compiled pass does it, see `fused`; else the layers run as they are.
+        """
+        if band.device.type == "cpu" and not torch.is_grad_enabled():
+            from attnkit.models.llf_lut.fused import fine_head
+
+            weights = {name: value.detach().numpy() for name, value in self.named_parameters()}
+            return torch.from_numpy(fine_head(context[0].numpy(), band[0].numpy(), weights))[None]
+        return self.layers(context, band)
+
+    def layers(self, context: Tensor, band: Tensor) -> Tensor:
+        """`forward` in torch, on any device and with gradients."""
+        rows, columns = band.shape[-2:]
+
+        def source(first: int, last: int) -> Tensor:
+            result, remapped = enlarged_rows(context, first, last, columns).chunk(2, dim=1)
+            return torch.cat([result, band[..., first:last, :], remapped], dim=1)
+
         parts = []
         for first, last in strips(rows, columns):
             padded = with_halo(source, lambda inputs: functional.leaky_relu(self.enter(inputs), 0.2), first, last, rows)

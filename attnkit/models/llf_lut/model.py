@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attnkit.models.llf_lut.cost import count_flops
 from attnkit.models.llf_lut.edges import canny, grey
-from attnkit.models.llf_lut.heads import CoarseHead, FineHead, Source, enlarge, enlarged_rows
+from attnkit.models.llf_lut.heads import CoarseHead, FineHead, enlarge
 from attnkit.models.llf_lut.predictor import Predictor
 from attnkit.models.torch_model import TorchModel
 from attnkit.models.verbs import wave_picture
@@ -32,26 +32,6 @@ class Thumbnail:
     weights: Tensor
     point: Tensor
     toned: Tensor
-
-
-def _coarse_source(gaussian: Tensor, context: Tensor) -> Source:
-    """Rows of what the coarse head sees: the picture at its level, and the enlarged thumbnails with their edges."""
-
-    def rows_of(first: int, last: int) -> Tensor:
-        upper = enlarged_rows(context, first, last, gaussian.shape[-1])
-        return torch.cat([gaussian[..., first:last, :], upper], dim=1)
-
-    return rows_of
-
-
-def _fine_source(band: Tensor, context: Tensor) -> Source:
-    """Rows of what a fine head sees: the enlarged result so far, the band, and the enlarged band below, remapped."""
-
-    def rows_of(first: int, last: int) -> Tensor:
-        summed, remapped = enlarged_rows(context, first, last, band.shape[-1]).chunk(2, dim=1)
-        return torch.cat([summed, band[..., first:last, :], remapped], dim=1)
-
-    return rows_of
 
 
 class LlfLutPlus(TorchModel):
@@ -103,7 +83,7 @@ class LlfLutPlus(TorchModel):
         return self.finish(image, thumbnail, point=point, strength=strength, interpolation=interpolation)
 
     def look(self, image: Tensor, interpolation: str = "trilinear") -> Thumbnail:
-        """The global decisions for a picture, made on its low-pass; about a hundredth of the work."""
+        """The global decisions for a picture, made on its low-pass."""
         if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] != 3:
             raise UsageError(f"llf-lut-pp: input of shape {tuple(image.shape)}, expected [1, 3, rows, columns]")
         low = image
@@ -129,29 +109,24 @@ class LlfLutPlus(TorchModel):
         gaussians = laplacian.gaussian(lut3d.lookup(image, table, interpolation), self.depth)
         result = thumbnail.toned
         base = gaussians[-1]
-        edges = canny(grey(thumbnail.toned))
-        remapped = summed = base
+        context = torch.cat([canny(grey(thumbnail.toned)), thumbnail.toned, base], dim=1)
+        summed = thumbnail.toned
         for level in reversed(range(self.depth)):
             gaussian = gaussians.pop(level)
-            rows, columns = gaussian.shape[-2:]
-            band = gaussian - laplacian.up(base, (rows, columns))
+            size = (gaussian.shape[-2], gaussian.shape[-1])
+            band = gaussian - laplacian.up(base, size)
             if level == self.depth - 1:
-                context = torch.cat([edges, thumbnail.toned, base], dim=1)
-                source = _coarse_source(gaussian, context)
-                curve = self.coarse(source, rows, columns)
-                summed = enlarge(thumbnail.toned, (rows, columns))
+                curve = self.coarse(context, gaussian)
             else:
-                context = torch.cat([summed, remapped], dim=1)
-                source = _fine_source(band, context)
-                curve = self.fine[self.depth - 2 - level](source, rows, columns)
-                summed = enlarge(summed, (rows, columns))
+                curve = self.fine[self.depth - 2 - level](context, band)
             factor, sigma = curve.chunk(2, dim=1)
             remapped = local_laplacian.remap(
                 gaussian, band, sigma, factor * strength, references=self.references, form="released"
             )
-            result = laplacian.up(result, (rows, columns)) + remapped
+            result = laplacian.up(result, size) + remapped
             if level:
-                summed = summed + remapped
+                summed = enlarge(summed, size) + remapped
+                context = torch.cat([summed, remapped], dim=1)
             base = gaussian
         return result
 
