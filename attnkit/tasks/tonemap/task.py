@@ -121,6 +121,8 @@ def tonemap(request: TonemapRequest) -> TonemapResult:
     Raises:
         UsageError: an option does not fit the method.
     """
+    import numpy as np
+
     check_request(request)
     pixels, repaired = repair(request.pixels)
     record: dict[str, Any] = {"method": request.method}
@@ -135,6 +137,7 @@ def tonemap(request: TonemapRequest) -> TonemapResult:
     display = _finish(display, request, record, facts)
     if request.lut is not None and not request.lut.takes_linear:
         display = request.lut.apply(display, request.lut_interp)
+        np.clip(display, 0.0, 1.0, out=display)
         record.update(lut=request.lut.title, lut_interp=request.lut_interp, lut_input="display values of the method")
     record.update(facts)
     cube = method_named(request.method).cube
@@ -203,22 +206,20 @@ def _exposed(light: NDArray[Any], stops: float) -> NDArray[Any]:
 
 def _power(light: NDArray[Any], exponent: float) -> NDArray[np.float32]:
     import cv2
+    import numpy as np
 
     # cv2.pow sees two dimensions: three channels side by side are as good
     powered: Any = cv2.pow(light.reshape(light.shape[0], -1), exponent)
-    return powered.reshape(light.shape)
+    return np.minimum(powered, np.float32(1.0), out=powered).reshape(light.shape)
 
 
 def _to_depth(display: NDArray[Any], depth: int | None) -> NDArray[Any]:
     import cv2
     import numpy as np
 
-    if display.dtype == np.uint8:
+    if depth != 8 or display.dtype == np.uint8:
         return display
-    if depth != 8:
-        return np.clip(display, 0.0, 1.0)
-    positive: Any = np.maximum(display.reshape(len(display), -1), np.float32(0.0))
-    return cv2.convertScaleAbs(positive, alpha=255.0).reshape(display.shape)
+    return cv2.convertScaleAbs(display.reshape(len(display), -1), alpha=255.0).reshape(display.shape)
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
