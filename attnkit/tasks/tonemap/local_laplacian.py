@@ -58,9 +58,24 @@ def render(
     light, stops = _log_light(pixels)
     filtered = _filter(stops, values, strength)
     found = dict(parameters) if parameters is not None else _range(filtered, values["range"])
-    gain = cv2.exp((filtered - np.float32(found["white"])) * np.float32(found["scale"])) / light
-    display = pixels * gain[..., None]
+    wanted: Any = cv2.exp((filtered - np.float32(found["white"])) * np.float32(found["scale"]))
+    display = pixels * (wanted / light)[..., None]
+    _into_gamut(display, np.minimum(wanted, np.float32(1.0)))
     return np.clip(display, 0.0, 1.0, out=display), {"parameters": {key: float(f"{x:.6g}") for key, x in found.items()}}
+
+
+def _into_gamut(display: NDArray[Any], wanted: NDArray[Any]) -> None:
+    """Mix colours brighter than a screen can show with the grey of their luminance, in place.
+
+    Cutting off single channels instead would turn an orange sun yellow.
+    """
+    import numpy as np
+
+    over = np.nonzero(display.max(axis=2) > 1.0)
+    grey = wanted[over][:, None]
+    colour = display[over]
+    excess = np.maximum(colour.max(axis=1, keepdims=True) - grey, np.float32(1e-9))
+    display[over] = grey + (colour - grey) * ((1.0 - grey) / excess)
 
 
 def parameters(pixels: NDArray[Any], settings: Mapping[str, float], *, strength: float = 1.0) -> dict[str, float]:

@@ -93,4 +93,20 @@ def test_given_parameters_are_used():
     brighter = {**own, "white": own["white"] - math.log(2) / own["scale"]}
     doubled = tonemap(TonemapRequest(scene, method="llf", parameters=brighter, gamma=1.0)).display
     plain = tonemap(TonemapRequest(scene, method="llf", gamma=1.0)).display
-    assert np.abs(doubled - np.clip(plain * 2, 0, 1))[plain < 0.49].max() < 1e-4
+    assert np.abs(doubled - np.clip(plain * 2, 0, 1))[plain.max(axis=2) < 0.49].max() < 1e-4
+
+
+def test_highlights_keep_luminance_and_hue():
+    from attnkit.pictures.spaces import srgb_encode
+    from attnkit.tasks.tonemap.metrics import hue_error
+
+    # red sticks out, luminance does not; the second colour fits and stays
+    colours = np.array([[[2.0, 0.6, 0.1], [0.9, 0.2, 0.4]]], np.float32)
+    luminance = (colours @ [0.2126, 0.7152, 0.0722]).astype(np.float32)
+    mixed = colours.copy()
+    local_laplacian._into_gamut(mixed, luminance)
+    assert mixed.max() == pytest.approx(1.0, abs=1e-6)
+    assert mixed @ [0.2126, 0.7152, 0.0722] == pytest.approx(luminance, abs=1e-6)
+    assert np.array_equal(mixed[0, 1], colours[0, 1])
+    clipped = np.clip(colours, 0, 1)
+    assert hue_error(colours, srgb_encode(mixed)) < 0.5 * hue_error(colours, srgb_encode(clipped))
