@@ -57,8 +57,17 @@ class FileCommand:
         return discover(self, inputs, batch)
 
     def folder_takes(self, path: Path, kind: str) -> bool:
-        """Whether a folder that was named gives this file; what it does not give must be named."""
-        return kind in self.folder_kinds
+        """Whether a folder that was named gives this file; what it does not give must be named.
+
+        The results of an earlier run lie beside their inputs and may be of the same kind: they are no inputs.
+        """
+        if kind not in self.folder_kinds:
+            return False
+        return not (path.stem.endswith(f"_{self.name}") and self.made(path))
+
+    def made(self, path: Path) -> bool:
+        """Whether a file is a result of this command, by the settings that it holds."""
+        return (self.read_settings(path) or {}).get("command") == self.name
 
     def identify(self, path: Path, head: bytes) -> Identity | None:
         """What a file is by its first bytes, or None when this command has no use for it."""

@@ -201,6 +201,14 @@ def test_names_a_table_holds_all_items(run: Run, work: Path) -> None:
     assert (work / "o.csv").read_text().splitlines()[0] == "item,letters,share"
 
 
+def test_names_of_results_beside_their_inputs_are_no_inputs(run: Run, work: Path) -> None:
+    PAIRS.good(work / "d" / "a")
+    for count in (1, 0):
+        ended = run(PAIRS, "d", "--skip-existing", "--json")
+        summary = json.loads(ended.out)["summary"]
+        assert (summary["items"], summary["ok"]) == (1, count)
+
+
 # --format
 
 

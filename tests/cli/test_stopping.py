@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cli_cases import PAIRS, TONEMAP, WORDS, Case, Run, finish, tree
 
+from attnkit.runtime.lock import FolderLock
+
 BOTH = pytest.mark.parametrize("case", [pytest.param(PAIRS, id="demo-pairs"), pytest.param(WORDS, id="demo-words")])
 
 
@@ -139,7 +141,8 @@ def test_what_came_up_while_waiting_for_the_lock_is_not_overwritten(start, work:
 
 def test_a_process_that_dies_is_replaced_and_its_item_tried_again(run: Run, work: Path) -> None:
     order(PAIRS, work, "d/1", f"crash-once {work.parent / 'crashed'}")
-    order(PAIRS, work, "d/2", "crash")
+    # the second line is read when the body lies under its temporary name
+    order(PAIRS, work, "d/2", "\ncrash")
     PAIRS.good(work / "d" / "3")
     ended = run(PAIRS, "d", "--out", "o/", "--jobs", 2, "--json")
     assert ended.code == 3 and "d/2.head" in ended.err and "signal 9" in ended.err
@@ -165,6 +168,43 @@ def test_dask_loses_a_worker_and_no_item(case: Case, run: Run, work: Path) -> No
         assert (work / "o.jsonl").read_bytes() == (work / "local.jsonl").read_bytes()
     else:
         assert tree(work / "o") == tree(work / "local")
+
+
+def test_what_came_up_between_plan_and_lock_is_not_overwritten(run: Run, work: Path, monkeypatch) -> None:
+    source = PAIRS.good(work / "a")
+    acquire = FolderLock.acquire
+
+    def late(lock: FolderLock, wait: float = 0.0) -> bool:
+        (work / "o" / "a.head").write_text("of another run")
+        return acquire(lock, wait)
+
+    monkeypatch.setattr(FolderLock, "acquire", late)
+    ended = run(PAIRS, source, "--out", "o/")
+    assert ended.code == 2 and "o/a.head" in ended.line
+    assert tree(work / "o") == {"a.head": b"of another run"}
+
+
+def test_rubbish_is_not_swept_under_a_run_that_holds_the_folder_above(run: Run, work: Path) -> None:
+    PAIRS.good(work / "in" / "sub" / "a")
+    other = work / "in" / "sub" / ".attnkit-0123abcd-0-main.head"
+    other.touch()
+    lock = FolderLock(work / "in")
+    lock.acquire()
+    assert run(PAIRS, "in/sub").code == 0 and other.exists()
+    lock.release()
+    assert run(PAIRS, "in/sub", "--overwrite").code == 0 and not other.exists()
+
+
+def test_answers_on_standard_output_keep_the_order_of_the_items(start, work: Path, tmp_path: Path) -> None:
+    slow, quick = Gate(tmp_path / "slow"), Gate(tmp_path / "quick")
+    order(WORDS, work, "1", f"hold {slow.path}")
+    order(WORDS, work, "2", f"hold {quick.path}")
+    process = start(WORDS, "1.txt", "2.txt", "--jobs", 2)
+    slow.reached()
+    quick.reached()
+    quick.open()
+    slow.open()
+    assert [json.loads(line)["item"] for line in finish(process).out.splitlines()] == ["1.txt", "2.txt"]
 
 
 def test_dask_scheduler_that_is_not_there(run: Run, work: Path, monkeypatch) -> None:

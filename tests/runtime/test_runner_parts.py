@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attnkit.runtime.batch import _InOrder
 from attnkit.runtime.command import FileCommand, choose_format
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
-from attnkit.runtime.items import Item, prompt_item, safe_stem
+from attnkit.runtime.items import Item, Outcome, prompt_item, safe_stem
 from attnkit.runtime.lock import LOCK_NAME, FolderLock, FolderLocked
 from attnkit.runtime.naming import MAIN, lay_out
 from attnkit.runtime.options import BatchOptions
@@ -161,6 +162,16 @@ def test_error_lines_are_single_lines() -> None:
     assert "memory" in error_line(MemoryError())
     assert error_line(FileNotFoundError(2, "No such file", "x")) == "x: No such file"
     assert "ValueError: a b" in error_line(ValueError("a\n b")) and "--debug" in error_line(ValueError("a"))
+
+
+def test_outcomes_wait_for_those_before_them() -> None:
+    order = _InOrder([0, 2, 5])
+    assert [outcome.index for outcome in order.add(Outcome(5, "ok"))] == []
+    assert [outcome.index for outcome in order.add(Outcome(0, "ok"))] == [0]
+    assert [outcome.index for outcome in order.rest()] == [5]
+    order = _InOrder([0, 2])
+    assert [outcome.index for outcome in order.add(Outcome(2, "ok"))] == []
+    assert [outcome.index for outcome in order.add(Outcome(0, "ok"))] == [0, 2]
 
 
 def test_threads_are_shared_out() -> None:

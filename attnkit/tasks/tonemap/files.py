@@ -159,8 +159,7 @@ class TonemapFiles(FileCommand):
 
         try:
             # integer TIFF files are not HDR; a float file that this command made is a result, not an input
-            made = self.read_settings(path) or {}
-            return describe(path).hdr and made.get("command") != self.name
+            return describe(path).hdr and not self.made(path)
         except PictureError:
             return kind == "exr"
 
