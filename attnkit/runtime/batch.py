@@ -260,7 +260,9 @@ class Run:
         if step.action == SKIP:
             self.talk.detail(f"{step.item.name}: left out, {', '.join(record['outputs'].values())} is there")
         elif outcome.error is not None:
-            what = outcome.error if step.item.name in outcome.error else f"{step.item.name}: {outcome.error}"
+            # a model that cannot be loaded is no fault of the item that came first
+            named = outcome.fatal or step.item.name in outcome.error
+            what = outcome.error if named else f"{step.item.name}: {outcome.error}"
             self.talk.error(what)
             if self.batch.debug and outcome.traceback:
                 self.talk.traceback(outcome.traceback)

@@ -81,6 +81,7 @@ def test_inputs_are_judged_by_content(case: Case, run: Run, work: Path) -> None:
     other = work / "d" / ("odd.head" if case is PAIRS else "odd.xyz")
     case.good(work / "d" / "a")
     case.good(other.with_suffix("")).rename(other)
+    case.good(work / "d" / f".hidden{case.suffix}")
     (work / "d" / f"fake{case.suffix}").write_text("nothing of the kind")
     # an ENVI header has the suffix of Radiance pictures
     (work / "d" / "cube.hdr").write_text("ENVI\nsamples = 3\n")
@@ -483,6 +484,14 @@ def test_streams_closed_pipe_ends_quietly(case: Case, start, work: Path) -> None
     ended = finish(process)
     assert ended.err == "" and ended.code == 1
     assert not [name for name in tree(work) if ".attnkit" in name]
+    # what was done before anyone could notice counts as done
+    for flag in ("--json", "--jsonl"):
+        read, write = os.pipe()
+        os.close(read)
+        process = start(case, f"d/a0{case.suffix}", "--out", place(case, flag[2:]), flag, stdout=write)
+        os.close(write)
+        ended = finish(process)
+        assert ended.code == 0 and "Traceback" not in ended.err and "Broken" not in ended.err
 
 
 # tables
@@ -612,9 +621,23 @@ def test_model_and_method_settings_list_what_is_valid(run: Run, work: Path) -> N
     assert ended.code == 2 and "reinhard.light_adapt" in ended.line
     ended = run("tonemap", source, "--method", "reinhardt")
     assert ended.code == 2 and "reinhard" in ended.line
+    (work.parent / "junk.safetensors").write_text("junk")
+    ended = run("tonemap", source, "--model", work.parent / "junk.safetensors")
+    assert ended.code == 2 and "junk.safetensors" in ended.line
     ended = run("tonemap", source, "--model", "no-such-model")
     assert ended.code == 2 and "no-such-model" in ended.line
     assert list(work.iterdir()) == [source]
+
+
+def test_model_that_cannot_be_loaded_is_said_once(run: Run, work: Path) -> None:
+    from attnkit.models.weights import EMBEDDED_FOLDER
+
+    whole = (EMBEDDED_FOLDER / "llf-lut.safetensors").read_bytes()
+    (work / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    sources = [TONEMAP.good(work / name) for name in "ab"]
+    ended = run("tonemap", *sources, "--model", "cut.safetensors", "--out", "o/")
+    assert ended.code == 1 and ended.err.count("cut.safetensors") == 1 and "1 not begun" in ended.err
+    assert not (work / "o").exists()
 
 
 # device, seed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnkit.pictures.detect import KINDS, sniff
 from attnkit.runtime.command import FileCommand, choose_format
-from attnkit.runtime.errors import AttnkitError, PictureError, UsageError
+from attnkit.runtime.errors import AttnkitError, ItemError, PictureError, UsageError
 from attnkit.runtime.items import Column, Context, Estimate, Item, SideOutput
 
 from .methods import METHODS, method_named
@@ -95,7 +95,10 @@ class TonemapFiles(FileCommand):
 
             read_cube(self.lut)
         if self.model is not None:
-            model_identity(self.model)
+            try:
+                model_identity(self.model)
+            except ItemError as error:
+                raise UsageError(f"--model: {error}") from error
 
     def output_format(self, out: str | None) -> str:
         from attnkit.pictures.writing import check_output
@@ -127,6 +130,7 @@ class TonemapFiles(FileCommand):
             "saturation": self.saturation,
             "strength": self.strength,
             "resize": self.resize,
+            "format": self.format,
             "depth": self.depth,
             "quality": self.quality,
             "input_space": self.input_space,
