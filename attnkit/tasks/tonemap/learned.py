@@ -32,15 +32,21 @@ def parameters(pixels: NDArray[Any], request: TonemapRequest) -> dict[str, Any]:
 
 def render(pixels: NDArray[Any], request: TonemapRequest) -> tuple[NDArray[Any], dict[str, Any]]:
     """sRGB-encoded picture (rows, columns, 3) of the model, and what to record."""
-    # below this the reciprocal of the anchor leaves float32
-    if float(pixels.max()) < 1e-30:
-        return np.zeros_like(pixels), {"encoded": "srgb", "exposed": True, "degenerate_frame": "black"}
+    from attnkit.models.llf_lut_fast import FastToneMapper
+
     mapper = _mapper(request)
     found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
+    # below this the reciprocal of the anchor leaves float32; an anchor of 1 is that of black samples
+    anchor = found.get("anchor", 1.0)
+    if (anchor < 1e-30 or anchor == 1.0) and float(pixels.max()) < 1e-30:
+        return np.zeros_like(pixels), {"encoded": "srgb", "exposed": True, "degenerate_frame": "black"}
     # the parameters are those of the picture as it is, so that exposure is not taken back by the model's own anchor
     light = pixels if request.exposure == 0.0 else pixels * np.float32(2.0**request.exposure)
     display = mapper.render(light, found, strength=request.strength, interpolation=request.lut_interp)
-    facts: dict[str, Any] = {"encoded": "srgb", "exposed": True, "model": request.model or DEFAULT_MODEL}
+    # the compiled loops of the default model end in 0..1; a published network may not
+    bounded = isinstance(mapper, FastToneMapper)
+    facts: dict[str, Any] = {"encoded": "srgb", "exposed": True, "bounded": bounded}
+    facts["model"] = request.model or DEFAULT_MODEL
     facts["parameters"] = {name: _plain(value) for name, value in found.items() if np.size(value) <= 16}
     return display, facts
 

@@ -175,10 +175,11 @@ def _finish(
     from attnkit.pictures import spaces
 
     encoded, exposed = facts.pop("encoded", None), facts.pop("exposed", False)
+    bounded = facts.pop("bounded", False)
     transfer = f"gamma {request.gamma:g}" if request.gamma is not None else (encoded or "gamma 2.2")
     record.update(space=request.output_space, transfer=transfer)
     if encoded == "srgb" and request.gamma is None and request.saturation == 1.0 and request.output_space == "srgb":
-        return np.clip(display, 0.0, 1.0, out=display)
+        return display if bounded else np.clip(display, 0.0, 1.0, out=display)
     light = spaces.srgb_decode(np.clip(display, 0.0, 1.0)) if encoded == "srgb" else display
     if request.saturation != 1.0:
         from .operators import luminance
