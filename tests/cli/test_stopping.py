@@ -170,6 +170,19 @@ def test_dask_loses_a_worker_and_no_item(case: Case, run: Run, work: Path) -> No
         assert tree(work / "o") == tree(work / "local")
 
 
+def test_processes_of_a_killed_run_write_nothing_more(start, work: Path, gate: Gate) -> None:
+    order(PAIRS, work, "d/1", f"\nhold {gate.path}")
+    PAIRS.good(work / "d" / "2")
+    process = start(PAIRS, "d", "--out", "o/", "--jobs", 2)
+    gate.reached()
+    process.kill()
+    process.wait()
+    gate.open()
+    # ends when the last process that holds the streams has gone
+    finish(process)
+    assert not [name for name in tree(work / "o") if "1" in Path(name).stem.partition("-")[0] or "-0-" in name]
+
+
 def test_what_came_up_between_plan_and_lock_is_not_overwritten(run: Run, work: Path, monkeypatch) -> None:
     source = PAIRS.good(work / "a")
     acquire = FolderLock.acquire
