@@ -12,18 +12,23 @@ import typer
 def train_tonemap(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of HDR panoramas (2:1), sub-folders too")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Weight file to write (.safetensors)")],
-    minutes: Annotated[
-        float, typer.Option("--minutes", min=0.05, help="Most time to train")
-    ] = 90.0,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Most time to train")] = 90.0,
     steps: Annotated[
         int, typer.Option("--steps", min=1, help="Batches to train on; the rate falls to 0 by then")
     ] = 2600,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights, views and noise")] = 0,
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="FILE", help="Weights to begin with, for a second stage")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0.0, help="Highest learning rate; the tables' is 0.4 of it")
+    ] = 1e-3,
+    halo_weight: Annotated[
+        float, typer.Option("--halo-weight", min=0.0, help="Weight of slopes that the picture turns round")
+    ] = 60.0,
     without: Annotated[
         list[str] | None,
-        typer.Option(
-            "--without", metavar="map|remap", help="Leave a part of the model out (ablation); repeatable"
-        ),
+        typer.Option("--without", metavar="map|remap", help="Leave a part of the model out (ablation); repeatable"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to compute")] = "cpu",
     threads: Annotated[
@@ -42,6 +47,7 @@ def train_tonemap(
 
     Examples:
       attnkit train tonemap --data hdr --out llf-lut.safetensors
+      attnkit train tonemap --data hdr --init llf-lut.safetensors --halo-weight 300 --steps 500 --out second.safetensors
       attnkit train tonemap --data hdr --out no-map.safetensors --steps 600 --without map
     """
     from attnkit.runtime.answers import print_document
@@ -55,6 +61,8 @@ def train_tonemap(
         seed=seed,
         minutes=minutes,
         steps=steps,
+        rate=rate,
+        reversal_weight=halo_weight,
         use_map="map" not in (without or []),
         use_remap="remap" not in (without or []),
     )
@@ -63,7 +71,9 @@ def train_tonemap(
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    result = train(data, out, recipe, device=device, threads=threads, resume=resume, overwrite=overwrite, say=say)
+    result = train(
+        data, out, recipe, device=device, threads=threads, resume=resume, overwrite=overwrite, init=init, say=say
+    )
     if json:
         print_document(result)
     else:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnkit.models.llf_lut_fast import LUMA, FastConfig, anchor_of
 from attnkit.models.llf_lut_fast_torch import FastLlfLut, Rendering, luma
-from attnkit.models.weights import write_weights
+from attnkit.models.weights import read_weights, write_weights
 from attnkit.pictures import describe, read_picture
 from attnkit.runtime.errors import ItemError, UsageError
 from attnkit.tasks.tonemap import losses
@@ -35,7 +35,6 @@ class Recipe:
     rows: int = 288
     columns: int = 384
     rate: float = 1e-3
-    table_rate: float = 4e-4
     reversal_weight: float = 60.0
     hue_weight: float = 2.0
     noise_weight: float = 0.01
@@ -154,7 +153,7 @@ def steps(
     """Train until steps or time are used up; yields (step, parts of the loss, state to go on from) after each step."""
     tables = [model.tables]
     others = list(model.predictor.parameters())
-    groups = [{"params": tables, "lr": recipe.table_rate}, {"params": others, "lr": recipe.rate}]
+    groups = [{"params": tables, "lr": 0.4 * recipe.rate}, {"params": others, "lr": recipe.rate}]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
     first, spent = 0, 0.0
     if state is not None:
@@ -162,7 +161,7 @@ def steps(
         optimiser.load_state_dict(state["optimiser"])
         first, spent = state["step"], state["minutes"]
     started = time.monotonic() - 60 * spent
-    peaks = [recipe.table_rate, recipe.rate]
+    peaks = [0.4 * recipe.rate, recipe.rate]
     for step in range(first, recipe.steps):
         minutes = (time.monotonic() - started) / 60
         progress = max(step / recipe.steps, minutes / recipe.minutes)
@@ -234,6 +233,7 @@ def train(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    init: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -259,6 +259,9 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = FastLlfLut(config).to(device)
+    begun = None if init is None else read_weights(init)
+    if begun is not None:
+        model.load_state_dict({name: torch.from_numpy(values) for name, values in begun.arrays.items()})
     before = load_checkpoint(checkpoint, recipe, device) if resume else None
     state: dict[str, Any] | None = None
     totals: dict[str, list[float]] = {}
@@ -278,6 +281,7 @@ def train(
         raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
     provenance = {
         "recipe": asdict(recipe),
+        "begun_with": None if begun is None else begun.provenance,
         "scenes": list(paths),
         "validation_scenes": list(validation_paths),
         "validation_views": len(pictures),
