@@ -60,8 +60,9 @@ def cube(pixels: NDArray[Any], request: TonemapRequest) -> Cube:
     gain = 2.0**request.exposure
     encoding = mapper.config
     if "toe" not in encoding:
-        # published models take light 0..1 as it is
-        return Cube(table, domain=((0.0,) * 3, (1.0 / gain,) * 3), takes_linear=True, title=title)
+        # published models take light 0..1, to which their own anchor scales brighter pictures
+        peak = 1.0 / (gain * float(found.get("gain", 1.0)))
+        return Cube(table, domain=((0.0,) * 3, (peak,) * 3), takes_linear=True, title=title)
     span = encoding["toe"] + encoding["head"]
     shaper = LogShaper(gain / float(found["anchor"]), 2.0 ** -encoding["toe"], 1.0 / span, encoding["toe"] / span)
     return Cube(table, shaper=shaper, takes_linear=True, title=title)
