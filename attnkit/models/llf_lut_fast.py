@@ -128,7 +128,7 @@ def anchor_of(luminance: np.ndarray) -> float:
     if lit.size == 0:
         return 1.0
     middle = float(np.median(lit))
-    return float(np.exp(np.mean(np.log(np.clip(luminance, middle / 256, middle * 256)))))
+    return float(np.exp(np.mean(np.log(np.clip(luminance.astype(np.float64), middle / 256, middle * 256)))))
 
 
 def convolve(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> np.ndarray:
@@ -269,7 +269,13 @@ class FastToneMapper:
 
     def cube(self, parameters: dict[str, Any]) -> np.ndarray:
         """The picture's own table [3, N, N, N]: encoded light (see `FastConfig`) to sRGB display values."""
-        return np.tensordot(np.asarray(parameters["point"], np.float32), self._arrays["tables"], axes=1)
+        from attnkit_kernels.image import fused
+
+        mixed = np.tensordot(np.asarray(parameters["point"], np.float32), self._arrays["tables"], axes=1)
+        # entries are brought into the gamut here, so that what is looked up between them is inside too
+        entries = np.ascontiguousarray(np.moveaxis(mixed.reshape(3, 1, -1), 0, -1))
+        luma = entries @ np.array(LUMA, np.float32)
+        return np.ascontiguousarray(np.moveaxis(fused.recolour(entries, luma, luma), -1, 0)).reshape(mixed.shape)
 
     def render(
         self,

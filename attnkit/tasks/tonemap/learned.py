@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def cube(pixels: NDArray[Any], request: TonemapRequest) -> Cube:
     mapper = _mapper(request)
     found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
     table = np.ascontiguousarray(mapper.cube(found), dtype=np.float32)
-    title = f"attnkit {request.model or DEFAULT_MODEL}"
+    # a path would tell where it lay
+    title = f"attnkit {Path(request.model or DEFAULT_MODEL).name}"
     gain = 2.0**request.exposure
     encoding = mapper.config
     if "toe" not in encoding:
