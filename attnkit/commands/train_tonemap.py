@@ -26,6 +26,9 @@ def train_tonemap(
     halo_weight: Annotated[
         float, typer.Option("--halo-weight", min=0.0, help="Weight of slopes that the picture turns round")
     ] = 60.0,
+    local_amount: Annotated[
+        float, typer.Option("--local-amount", min=0.0, help="Share of the trained local part that the model uses")
+    ] = 1.0,
     without: Annotated[
         list[str] | None,
         typer.Option("--without", metavar="map|remap", help="Leave a part of the model out (ablation); repeatable"),
@@ -63,6 +66,7 @@ def train_tonemap(
         steps=steps,
         rate=rate,
         reversal_weight=halo_weight,
+        local_amount=local_amount,
         use_map="map" not in (without or []),
         use_remap="remap" not in (without or []),
     )

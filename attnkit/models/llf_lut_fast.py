@@ -39,6 +39,8 @@ class FastConfig:
     strength_range: tuple[float, float] = (-0.9, 2.1)
     initial_strength: float = 0.2
     sigma_range: tuple[float, float] = (0.03, 0.3)
+    # share of the trained local part that `strength` 1 gives
+    local_amount: float = 1.0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FastConfig:
@@ -269,13 +271,7 @@ class FastToneMapper:
 
     def cube(self, parameters: dict[str, Any]) -> np.ndarray:
         """The picture's own table [3, N, N, N]: encoded light (see `FastConfig`) to sRGB display values."""
-        from attnkit_kernels.image import fused
-
-        mixed = np.tensordot(np.asarray(parameters["point"], np.float32), self._arrays["tables"], axes=1)
-        # entries are brought into the gamut here, so that what is looked up between them is inside too
-        entries = np.ascontiguousarray(np.moveaxis(mixed.reshape(3, 1, -1), 0, -1))
-        luma = entries @ np.array(LUMA, np.float32)
-        return np.ascontiguousarray(np.moveaxis(fused.recolour(entries, luma, luma), -1, 0)).reshape(mixed.shape)
+        return np.tensordot(np.asarray(parameters["point"], np.float32), self._arrays["tables"], axes=1)
 
     def render(
         self,
@@ -299,8 +295,10 @@ class FastToneMapper:
         full, luma = fused.encode_lookup(
             pixels, table, anchor=parameters["anchor"], toe=config.toe, head=config.head, interpolation=interpolation
         )
+        strength *= config.local_amount
         if strength == 0:
-            return fused.recolour(full, luma, luma)
+            # clipped as any program clips what a table gives, so that the exported table is this very picture
+            return np.clip(full, 0, 1, out=full)
         low = self._thumbnail(pixels, parameters["anchor"], depth)
         features, _ = self._features(low)
         maps = self._maps(features, np.asarray(parameters["context"], np.float32))

@@ -131,9 +131,7 @@ class FastLlfLut(nn.Module):
         features, context = self.predictor.encode(low)
         point = self.predictor.point(context)
         raw = self.predictor.decode(features, context)
-        mixed = torch.einsum("bk,kcxyz->bcxyz", point, self.tables)
-        entries = mixed.flatten(2)[..., None]
-        table = self.recombine(entries, luma(entries), luma(entries)).view_as(mixed)
+        table = torch.einsum("bk,kcxyz->bcxyz", point, self.tables)
         full = lookup(encoded, table)
         luma_full = luma(full)
         bands = laplacian.decompose(luma_full, depth, impl="reference")

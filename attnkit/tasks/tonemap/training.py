@@ -40,6 +40,8 @@ class Recipe:
     noise_weight: float = 0.01
     noise_allowed: float = 26.0
     map_weight: float = 0.02
+    # not trained: how much of the trained local part the written model uses
+    local_amount: float = 1.0
     use_map: bool = True
     use_remap: bool = True
 
@@ -289,7 +291,8 @@ def train(
         "steps": state["step"],
     }
     arrays = {name: values.detach().cpu().numpy() for name, values in model.state_dict().items()}
-    write_weights(out, arrays, architecture="llf-lut", config=asdict(config), provenance=provenance)
+    sizes = {**asdict(config), "local_amount": recipe.local_amount}
+    write_weights(out, arrays, architecture="llf-lut", config=sizes, provenance=provenance)
     checkpoint.unlink(missing_ok=True)
     return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
 
