@@ -51,6 +51,19 @@ LOG2_COEFFICIENTS = _fit(np.log2, 1.0, 2.0, 1.5, 8)
 EXP2_COEFFICIENTS = _fit(np.exp2, 0.0, 1.0, 0.0, 5)
 
 
+@loops(inline=True)
+def _encode_line(source, gain, black, offset, scale, top, place):  # type: ignore[no-untyped-def]
+    """place = (log2(source * gain + black) + offset) * scale, clamped to the samples 0..top of the table."""
+    light = np.empty(place.size, np.float32)
+    for k in range(place.size):
+        light[k] = source[k] * gain + black
+    _log2_line(light, light.view(np.int32), place, place.size)
+    for k in range(place.size):
+        value = (place[k] + offset) * scale
+        value = value if value > np.float32(0) else np.float32(0)
+        place[k] = value if value < top else top
+
+
 @loops(parallel=True)
 def _encode_lookup(pixels, gain, black, offset, scale, entries, size, full, luma):  # type: ignore[no-untyped-def]
     rows, columns, _ = pixels.shape
@@ -61,17 +74,8 @@ def _encode_lookup(pixels, gain, black, offset, scale, entries, size, full, luma
     green_step = count * red_step
     blue_step = count * green_step
     for row in prange(rows):
-        light = np.empty(columns * 3, np.float32)
         place = np.empty(columns * 3, np.float32)
-        bits = light.view(np.int32)
-        source = pixels[row].reshape(-1)
-        for k in range(columns * 3):
-            light[k] = source[k] * gain + black
-        _log2_line(light, bits, place, columns * 3)
-        for k in range(columns * 3):
-            value = (place[k] + offset) * scale
-            value = value if value > np.float32(0) else np.float32(0)
-            place[k] = value if value < top else top
+        _encode_line(pixels[row].reshape(-1), gain, black, offset, scale, top, place)
         target = full[row].reshape(-1)
         for column in range(columns):
             r = place[3 * column]
@@ -110,17 +114,8 @@ def _encode_lookup_tetrahedral(pixels, gain, black, offset, scale, entries, size
     green_step = count * red_step
     blue_step = count * green_step
     for row in prange(rows):
-        light = np.empty(columns * 3, np.float32)
         place = np.empty(columns * 3, np.float32)
-        bits = light.view(np.int32)
-        source = pixels[row].reshape(-1)
-        for k in range(columns * 3):
-            light[k] = source[k] * gain + black
-        _log2_line(light, bits, place, columns * 3)
-        for k in range(columns * 3):
-            value = (place[k] + offset) * scale
-            value = value if value > np.float32(0) else np.float32(0)
-            place[k] = value if value < top else top
+        _encode_line(pixels[row].reshape(-1), gain, black, offset, scale, top, place)
         target = full[row].reshape(-1)
         for column in range(columns):
             r = place[3 * column]
