@@ -1,11 +1,17 @@
 """Fixtures that every test folder shares."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# a run in the background or under nohup ignores these, and so would every command that a test starts and then stops
+for stop, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(stop) is signal.SIG_IGN:
+        signal.signal(stop, usual)
 
 
 @pytest.fixture(scope="session")
