@@ -1,10 +1,11 @@
 """What the parts of the default tone mapper are worth: each switched off in the trained weights, on the test scenes.
 
-    python tests/bench/tonemap_ablation.py DATA [--views 8] [--size 640] [--model llf-lut]
+    python tests/bench/tonemap_ablation.py DATA [--views 8] [--size 640] [--model llf-lut] [--split test|val]
+        [--strengths 1.176,0.824,0.588]
 
 DATA holds the panoramas of `attnkit.tasks.tonemap.views.SPLIT`. The parts are switched off, not trained anew without:
 "no map" leaves the bottom of the pyramid to the picture's own table, "no remap" leaves the bands alone, "LUT only" does
-both. Means over views of TMQI, its two parts, and the share of edges turned round.
+both; --strengths adds rows with more or less of the local part. Means over views of TMQI, its two parts, and the share of edges turned round.
 """
 
 from __future__ import annotations
@@ -44,21 +45,24 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--model", default="llf-lut")
+    parser.add_argument("--split", choices=list(SPLIT), default="test")
+    parser.add_argument("--strengths", default="", help="comma list")
     options = parser.parse_args()
     mapper = registry.open_model(options.model, task="tonemap")
-    scenes = [read_picture(options.data / f"{name}.exr").pixels for name in SPLIT["test"]]
+    scenes = [read_picture(options.data / f"{name}.exr").pixels for name in SPLIT[options.split]]
     pictures = [picture for scene in scenes for picture in views(scene, options.views, options.size, 0)]
     print("variant   TMQI    S       N       reversed edges (%)")
-    for name, keep_map, keep_remap in (
-        ("full", True, True),
-        ("no map", False, True),
-        ("no remap", True, False),
-        ("LUT only", False, False),
-    ):
-        variant = without(mapper, keep_map=keep_map, keep_remap=keep_remap)
+    variants = [
+        ("full", mapper, 1.0),
+        ("no map", without(mapper, keep_map=False, keep_remap=True), 1.0),
+        ("no remap", without(mapper, keep_map=True, keep_remap=False), 1.0),
+        ("LUT only", without(mapper, keep_map=False, keep_remap=False), 1.0),
+    ]
+    variants += [(f"x {text}", mapper, float(text)) for text in options.strengths.split(",") if text]
+    for name, variant, strength in variants:
         rows = []
         for picture in pictures:
-            shown = np.round(255 * variant.render(picture)).astype(np.uint8)
+            shown = np.round(255 * variant.render(picture, strength=strength)).astype(np.uint8)
             rows.append((*tmqi(picture, shown), 100 * reversed_edges(picture, shown)))
         print(f"{name:8}  " + "  ".join(f"{value:.4f}" for value in np.nanmean(rows, axis=0)))
 
