@@ -5,7 +5,8 @@
 
 DATA holds the panoramas of `attnkit.tasks.tonemap.views.SPLIT`. The parts are switched off, not trained anew without:
 "no map" leaves the bottom of the pyramid to the picture's own table, "no remap" leaves the bands alone, "LUT only" does
-both; --strengths adds rows with more or less of the local part. Means over views of TMQI, its two parts, and the share of edges turned round.
+both; --strengths adds rows with more or less of the local part. Means over views of TMQI, its two parts, and the share
+of edges turned round.
 """
 
 from __future__ import annotations
