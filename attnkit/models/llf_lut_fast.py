@@ -282,7 +282,8 @@ class FastToneMapper:
     ) -> np.ndarray:
         """Display picture [rows, columns, 3] float32, sRGB-encoded 0..1, of [rows, columns, 3] float32 linear light.
 
-        `strength` scales the local part: 0 leaves the picture's own table alone, 1 is the trained amount.
+        `strength` scales the local part: 0 leaves the picture's own table alone, 1 is the model's own
+        amount (`FastConfig.local_amount` of the trained one).
         """
         from attnkit_kernels.image import fused, laplacian
 

@@ -26,7 +26,7 @@ from attnkit.tasks.tonemap.views import SPLIT, Camera, is_panorama, view, views
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the result depends on besides the pictures; times in minutes."""
+    """All that the result depends on besides the pictures and the weights begun with."""
 
     seed: int = 0
     minutes: float = 90.0
