@@ -1,0 +1,1 @@
+"""Sparse attentions: settings (or query and key) in, block map out; one short file each."""
