@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import triton
+from attnkit_kernels.ahead_of_time import TARGETS, compile
 from attnkit_kernels.image.laplacian import triton as laplacian
 from attnkit_kernels.image.local_laplacian import triton as local_laplacian
 from attnkit_kernels.image.lut3d import triton as lut3d
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "sm_100": GPUTarget("cuda", 100, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
-}
 FLOATS = {"sign", "value", "distance", "low", "high", "sigma", "shape", "beta"}
 
 # constants of each kernel
@@ -67,57 +57,21 @@ def work() -> Iterator[tuple[Any, dict[str, Any], str, triton.Config, str]]:
         yield kernel, constants, "*fp32", kernel.configs[0], "sm_90"
 
 
-def source(function: Any, constants: dict[str, Any], pointer: str) -> ASTSource:
-    """The kernel with types for its arguments, pointers aligned as torch aligns them."""
+def signature(function: Any, constants: dict[str, Any], pointer: str) -> dict[str, str]:
+    """Types of the arguments that are no constants, told by their names."""
     types = {}
     for name in function.arg_names:
-        if name in constants:
-            types[name] = "constexpr"
-        elif name.startswith("p_"):
-            types[name] = pointer
-        else:
-            types[name] = "fp32" if name in FLOATS else "i32"
-    aligned = {
-        (position,): [["tt.divisibility", 16]]
-        for position, name in enumerate(function.arg_names)
-        if types[name].startswith("*")
-    }
-    return ASTSource(fn=function, signature=types, constexprs=constants, attrs=aligned)
-
-
-def used_by_cuda(compiled: Any) -> dict[str, int]:
-    """Registers, spilled bytes and shared memory as the assembler of NVIDIA reports them for the finished binary."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as binary:
-        binary.write(compiled.asm["cubin"])
-        binary.flush()
-        command = [str(tool), "--dump-resource-usage", binary.name]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    counts = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", report)}
-    return {"registers": counts["REG"], "spilled": counts["STACK"] + counts["LOCAL"], "shared": counts["SHARED"]}
-
-
-def used_by_hip(compiled: Any) -> dict[str, int]:
-    """Registers, spills and shared memory from the metadata in the assembly for AMD."""
-    text = compiled.asm["amdgcn"]
-
-    def count(key: str) -> int:
-        found = re.search(rf"\.{key}:\s+(\d+)", text)
-        assert found is not None, f"no {key} in the assembly"
-        return int(found.group(1))
-
-    spilled = count("vgpr_spill_count") + count("sgpr_spill_count") + count("private_segment_fixed_size")
-    return {"registers": count("vgpr_count"), "spilled": spilled, "shared": count("group_segment_fixed_size")}
+        if name not in constants:
+            types[name] = pointer if name.startswith("p_") else "fp32" if name in FLOATS else "i32"
+    return types
 
 
 def main() -> None:
     """Compile all and print the rows."""
     rows = []
     for kernel, constants, pointer, config, name in work():
-        target = TARGETS[name]
-        described = source(kernel.fn, {**constants, **config.kwargs}, pointer)
-        compiled = triton.compile(described, target=target, options={"num_warps": config.num_warps})
-        used = used_by_hip(compiled) if target.backend == "hip" else used_by_cuda(compiled)
+        types = signature(kernel.fn, {**constants, **config.kwargs}, pointer)
+        used = asdict(compile(kernel, types, constants, config, name))
         row = {"kernel": kernel.fn.__name__, "constants": constants, "pointer": pointer, "target": name}
         rows.append({**row, "block": config.kwargs["BLOCK"], "warps": config.num_warps, **used})
     json.dump(rows, sys.stdout)
