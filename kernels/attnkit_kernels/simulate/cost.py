@@ -1,0 +1,184 @@
+"""What a map costs in time: a linear model of its counts, fitted to measured times of one device.
+
+    seconds = launch + rows * row + full tiles * full + partial tiles * partial
+
+Each term has a cause: the launch of the kernel, what every query tile pays however little it sees (loading queries,
+writing outputs), a tile that needs no mask, a tile that needs one. All four are at least zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KIND = "attnkit cost model"
+SCHEMA = 1
+_NS = 1e9
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The work of one attention over a map: all of its heads and samples together.
+
+    full_tiles, partial_tiles: visited pairs of a query tile and a key tile, without and with a mask.
+    rows: query tiles. query_block, key_block: slots of a tile. dim: head dimension.
+    """
+
+    full_tiles: int
+    partial_tiles: int
+    rows: int
+    query_block: int
+    key_block: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), 1 if field.name in ("query_block", "key_block", "dim") else 0
+            if value < least:
+                raise ValueError(f"{field.name}: got {value}, expected at least {least}")
+
+    @property
+    def tile_flops(self) -> int:
+        """Floating point operations of one whole tile, forward: two products of 2 * q * k * dim."""
+        return 4 * self.query_block * self.key_block * self.dim
+
+    @property
+    def flops(self) -> int:
+        """Operations that a tiled kernel does, forward: partial tiles are computed whole."""
+        return self.tile_flops * (self.full_tiles + self.partial_tiles)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Nanoseconds of each term at tiles of query_block x key_block and head dimension dim, and where they come from.
+
+    Other tiles and dimensions are scaled: a tile by its operations, a row by its elements.
+    """
+
+    launch_ns: float
+    row_ns: float
+    full_ns: float
+    partial_ns: float
+    query_block: int
+    key_block: int
+    dim: int
+    device: str = ""
+    torch: str = ""
+    dtype: str = ""
+    direction: str = "fwd"
+    impl: str = ""
+    source: str = ""
+    samples: int = 0
+    median_error: float | None = None
+    worst_error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("launch_ns", "row_ns", "full_ns", "partial_ns"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name}: got {value!r}, expected a number of at least 0")
+        for name in ("query_block", "key_block", "dim"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+
+    def predict(self, counts: Counts) -> float:
+        """Seconds that an attention with these counts takes on the device of the fit."""
+        terms = _terms(counts, self.query_block, self.key_block, self.dim)
+        return float(terms @ (self.launch_ns, self.row_ns, self.full_ns, self.partial_ns)) / _NS
+
+    @classmethod
+    def fit(cls, samples: Sequence[tuple[Counts, float]], **about: Any) -> CostModel:
+        """The model that is nearest to measured (counts, seconds), by relative error in the sense of least squares.
+
+        The reference tile is the first sample's. `about` fills the fields that say where the times come from (device,
+        torch, dtype, direction, impl, source). ValueError without samples, or with a time that is not above zero.
+        """
+        if not samples:
+            raise ValueError("samples: got none, expected at least one (counts, seconds)")
+        for _, seconds in samples:
+            if not 0 < seconds < float("inf"):
+                raise ValueError(f"samples: got a time of {seconds} s, expected one above 0")
+        first = samples[0][0]
+        shape = (first.query_block, first.key_block, first.dim)
+        terms = np.stack([_terms(counts, *shape) for counts, _ in samples])
+        times = np.array([seconds for _, seconds in samples]) * _NS
+        launch, row, full, partial = _non_negative_least_squares(terms / times[:, None], np.ones(len(samples))).tolist()
+        errors = np.abs(terms @ (launch, row, full, partial) / times - 1)
+        return cls(
+            launch,
+            row,
+            full,
+            partial,
+            *shape,
+            samples=len(samples),
+            median_error=float(np.median(errors)),
+            worst_error=float(errors.max()),
+            **about,
+        )
+
+    def to_json(self) -> str:
+        """The text of a cost file."""
+        return json.dumps({"kind": KIND, "schema": SCHEMA, **asdict(self)}, ensure_ascii=False, indent=1) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write a cost file, replacing what was there."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> CostModel:
+        """The model of a cost file. ValueError for a file that is none; OSError for one that cannot be read."""
+        try:
+            content = json.loads(Path(path).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error}), expected a cost file") from None
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            got = content.get("kind") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"{path}: got kind {got!r}, expected {KIND!r}")
+        if content.pop("schema", None) != SCHEMA:
+            raise ValueError(f"{path}: schema of a cost file must be {SCHEMA}")
+        content.pop("kind")
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(content) - known):
+            raise ValueError(f"{path}: got the unknown key {unknown[0]!r}, expected some of {', '.join(sorted(known))}")
+        try:
+            return cls(**content)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _terms(counts: Counts, query_block: int, key_block: int, dim: int) -> NDArray[np.float64]:
+    """What each of the four costs is multiplied by, in units of the reference tile."""
+    tile = counts.tile_flops / (4 * query_block * key_block * dim)
+    row = counts.query_block * counts.dim / (query_block * dim)
+    return np.array([1.0, counts.rows * row, counts.full_tiles * tile, counts.partial_tiles * tile])
+
+
+def _non_negative_least_squares(matrix: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The x >= 0 with the least |matrix x - wanted|: exact, by trying every set of non-zero entries.
+
+    The least squares solution over the right set is itself non-negative, and with four columns there are 15 sets.
+    """
+    columns = matrix.shape[1]
+    # columns differ by many powers of ten, which would cost lstsq its small ones
+    scale = np.linalg.norm(matrix, axis=0)
+    scale[scale == 0] = 1.0
+    scaled = matrix / scale
+    best, least = np.zeros(columns), float(wanted @ wanted)
+    for size in range(1, columns + 1):
+        for chosen in itertools.combinations(range(columns), size):
+            found, _, rank, _ = np.linalg.lstsq(scaled[:, chosen], wanted, rcond=None)
+            residual = scaled[:, chosen] @ found - wanted
+            left = float(residual @ residual)
+            # a larger set must earn its place: equal fits keep the fewer terms
+            if rank == size and (found >= 0).all() and left < least * (1 - 1e-9) - 1e-18:
+                best, least = np.zeros(columns), left
+                best[list(chosen)] = found
+    return best / scale
