@@ -1,8 +1,8 @@
 """Windows along one axis: the rules of generalized neighborhood attention, one axis at a time.
 
-A query sees a key when it does on every axis, so a rule of a whole canvas is the product of what stands here. Both the map
-of the pattern and the simulator are built from these functions. "Generalized Neighborhood Attention" (arXiv 2504.16922);
-with stride 1 "Faster Neighborhood Attention" (arXiv 2403.04690).
+A query sees a key when it does on every axis, so a rule of a whole canvas is the product of what stands here. Both
+the map of the pattern and the simulator are built from these functions. "Generalized Neighborhood Attention" (arXiv
+2504.16922); with stride 1 "Faster Neighborhood Attention" (arXiv 2403.04690).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 
 def check_axis(length: int, window: int, stride: int = 1, dilation: int = 1, causal: bool = False) -> None:
-    """ValueError with both values unless 1 <= window, 1 <= stride <= window, 1 <= dilation, dilation * window <= length.
+    """ValueError with both values unless 1 <= stride <= window, 1 <= dilation, dilation * window <= length.
 
     A window of 1 is allowed here (a query sees itself), NATTEN refuses it. `causal` allows the same values.
     """
@@ -36,16 +36,16 @@ def check_axis(length: int, window: int, stride: int = 1, dilation: int = 1, cau
 
 
 def group_lengths(length: int, dilation: int = 1) -> list[int]:
-    """Tokens in each of the `dilation` groups of an axis; position x is number x // dilation of group x mod dilation."""
+    """Tokens in each of the `dilation` groups of an axis; x is number x // dilation of group x mod dilation."""
     return [(length - group + dilation - 1) // dilation for group in range(dilation)]
 
 
 def window_bounds(length: int, window: int, stride: int = 1, causal: bool = False) -> tuple[Ints, Ints]:
     """First key [length] and one past the last key [length] of each query of one dilation group of `length` tokens.
 
-    Groups of `stride` queries share the window of their leader: the middle query (the right one of two) when not causal,
-    the last one when causal. At the borders a window is pushed back inside, never cut; an even window holds one more key on
-    the left. Causal: a query sees the part of its group's window that ends at itself.
+    Groups of `stride` queries share the window of their leader: the middle query (the right one of two) when not
+    causal, the last one when causal. At the borders a window is pushed back inside, never cut; an even window holds
+    one more key on the left. Causal: a query sees the part of its group's window that ends at itself.
     """
     query = np.arange(length, dtype=np.int64)
     first = query // stride * stride
@@ -60,8 +60,8 @@ def window_bounds(length: int, window: int, stride: int = 1, causal: bool = Fals
 def tile_ranges(start: Ints, end: Ints, query_tile: int, key_tile: int) -> tuple[Ints, Ints, Ints, Ints]:
     """Key tiles of each query tile along one axis: seen by any query, [first, stop), and full, [first, stop).
 
-    `start`, `end` are the bounds of `window_bounds`. Tiles are cut from position 0. A key tile is full when every query of
-    the tile sees all of it and neither tile holds padding; an empty full range has first == stop.
+    `start`, `end` are the bounds of `window_bounds`. Tiles are cut from position 0. A key tile is full when every
+    query of the tile sees all of it and neither tile holds padding; an empty full range has first == stop.
     """
     length = len(start)
     edges = np.arange(0, length, query_tile)

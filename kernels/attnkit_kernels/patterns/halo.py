@@ -1,0 +1,106 @@
+"""HaloNet's blocked local attention: all queries of a block share one window that is wider than the block by a halo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..softmax.blockmap import BlockMap
+from ..softmax.rules import Boxes
+from .axes import Ints
+from .canvas import Canvas, Tile, check_canvas, dividing_sides, divisor_tile, expand, spatial_order, tile_of, tokens_of
+from .separable import spatial_lists
+from .settings import broadcast, setting, spread
+
+__all__ = ["PADS", "Halo"]
+
+PADS = ("mask", "zero")
+
+
+@dataclass(frozen=True)
+class Halo:
+    """The queries of a block see the keys of the block and of `halo` tokens around it, per axis.
+
+    pad : at the border of the canvas, "mask" cuts the window. "zero" keeps it whole: the map's keys then lie on a
+    canvas
+        that is `halo` wider at either end of each axis, row-major, and the caller pads keys and values with zeros,
+        which take part in the softmax as in the published networks (`softmax.variants.halo.halo_attention` does
+        it).
+
+    Notes
+    -----
+    "Scaling Local Self-Attention for Parameter Efficient Visual Backbones", arXiv 2103.12731. The paper's text
+    leaves the border open, so both are here; "mask" is the default because its map has as many keys as queries.
+    """
+
+    name: ClassVar[str] = "halo"
+    paper: ClassVar[str] = "HaloNet (arXiv 2103.12731)"
+
+    block: tuple[int, ...] = setting((8,), help="side of a block of queries, per axis; divides the canvas")
+    halo: tuple[int, ...] = setting((3,), help="keys beyond the block on either side, per axis")
+    pad: str = setting("mask", help="border keys: mask (hidden) or zero (zeros that take part, on a wider key canvas)")
+
+    def __post_init__(self) -> None:
+        spread(self, "block", "halo")
+        if min(self.halo) < 0:
+            raise ValueError(f"halo must be at least 0, got {self.halo}")
+        if self.pad not in PADS:
+            raise ValueError(f"pad must be one of {', '.join(PADS)}, got {self.pad!r}")
+
+    def sides(self, canvas: Canvas) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(block, halo) per axis; ValueError when they do not fit the canvas."""
+        return dividing_sides("block", self.block, canvas), broadcast("halo", self.halo, canvas)
+
+    def key_canvas(self, canvas: Canvas) -> Canvas:
+        """The canvas of the keys: the wider one for pad="zero"."""
+        canvas = check_canvas(canvas)
+        _, halo = self.sides(canvas)
+        if self.pad == "mask":
+            return canvas
+        return tuple(length + 2 * more for length, more in zip(canvas, halo, strict=True))
+
+    def block_map(self, canvas: Canvas, query_tile: Tile = None, key_tile: Tile = None) -> BlockMap:
+        """The map of a canvas, slowest axis first.
+
+        Both tiles are tiles in space, one side per axis. The default of the queries is the block or an even part of it,
+        of at most 128 slots, that of the keys the same. ValueError for a canvas or tiles that do not fit.
+        """
+        canvas = check_canvas(canvas)
+        block, halo = self.sides(canvas)
+        keys = self.key_canvas(canvas)
+        query = tile_of(query_tile, canvas, divisor_tile(block), "query_tile")
+        key = tile_of(key_tile, canvas, query if isinstance(query, tuple) else (), "key_tile")
+        if isinstance(query, int) or isinstance(key, int):
+            raise ValueError(f"halo needs tiles of {len(canvas)} sides, got {query_tile} and {key_tile}")
+        # offset of a key's position from the canvas' own
+        shift = halo if self.pad == "zero" else (0,) * len(canvas)
+
+        def bounds(axis: int, length: int) -> tuple[Ints, Ints]:
+            first = np.arange(length) // block[axis] * block[axis] + shift[axis]
+            start = np.maximum(first - halo[axis], 0)
+            return start, np.minimum(first + block[axis] + halo[axis], keys[axis])
+
+        starts, columns, full = spatial_lists(
+            [[length] for length in canvas], [[length] for length in keys], bounds, query, key
+        )
+        windows = [bounds(axis, length) for axis, length in enumerate(canvas)]
+        rule = Boxes(
+            np.stack([expand(start, axis, canvas) for axis, (start, _) in enumerate(windows)]),
+            np.stack([expand(end, axis, canvas) for axis, (_, end) in enumerate(windows)]),
+            np.stack([expand(np.arange(length), axis, keys) for axis, length in enumerate(keys)]),
+        )
+        return BlockMap(
+            tokens_of(canvas),
+            tokens_of(keys),
+            math.prod(query),
+            math.prod(key),
+            starts,
+            columns,
+            full,
+            query_order=spatial_order(canvas, query),
+            key_order=spatial_order(keys, key),
+            rule=None if full.all() else rule,
+        )
