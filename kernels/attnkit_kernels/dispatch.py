@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -74,6 +75,11 @@ def facts_of(*arrays: Any) -> Facts:
 Check = Callable[[Facts], str | None]
 
 
+@cache
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
 def _refused_dtype(facts: Facts, taken: Sequence[str]) -> str | None:
     refused = [name for name in facts.dtypes if name not in taken]
     return f"takes {', '.join(taken)}, not {refused[0]}" if refused else None
@@ -81,14 +87,14 @@ def _refused_dtype(facts: Facts, taken: Sequence[str]) -> str | None:
 
 def takes_reference(facts: Facts) -> str | None:
     """Reason why eager torch cannot take these arrays, or None."""
-    if find_spec("torch") is None:
+    if not _installed("torch"):
         return "torch is not installed"
     return _refused_dtype(facts, ("float32", "float64", "float16", "bfloat16"))
 
 
 def takes_numba(facts: Facts) -> str | None:
     """Reason why compiled CPU loops without a backward pass cannot take these arrays, or None."""
-    if find_spec("numba") is None:
+    if not _installed("numba"):
         return "numba is not installed"
     if facts.device != "cpu":
         return f"runs on cpu, not on {facts.device}"
@@ -104,7 +110,7 @@ def interpreted() -> bool:
 
 def takes_triton(facts: Facts) -> str | None:
     """Reason why a Triton kernel with a backward pass cannot take these arrays, or None."""
-    if find_spec("triton") is None:
+    if not _installed("triton"):
         return "triton is not installed"
     if facts.kind != "torch":
         return "takes torch tensors, not numpy arrays"
@@ -118,6 +124,17 @@ def takes_triton_forward(facts: Facts) -> str | None:
     if facts.gradient:
         return "has no backward pass and autograd is recording (detach the input, or use torch.no_grad())"
     return takes_triton(facts)
+
+
+def takes_flex(facts: Facts) -> str | None:
+    """Reason why torch's FlexAttention cannot take these arrays, or None."""
+    if facts.kind != "torch":
+        return "takes torch tensors, not numpy arrays"
+    if facts.device == "cpu" and facts.gradient:
+        return "runs forward only on cpu and autograd is recording (detach the inputs, or use torch.no_grad())"
+    if facts.device not in ("cpu", "cuda"):
+        return f"runs on cpu and cuda, not on {facts.device}"
+    return _refused_dtype(facts, ("float32", "float16", "bfloat16"))
 
 
 class Operator:

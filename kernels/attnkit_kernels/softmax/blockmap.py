@@ -6,7 +6,7 @@ The engine runs it, the simulator and the benchmark count it. Builders: `builder
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -94,6 +94,13 @@ class BlockMap:
         _check_order("key_order", self.key_order, self.key_tokens, self.key_block)
         _check_lists(self)
         _check_rule(self)
+
+    @cached_property
+    def mapped(self) -> BlockMap:
+        """The same map without its tails."""
+        if not (self.tail_queries or self.tail_keys):
+            return self
+        return replace(self, tail_queries=0, tail_keys=0)
 
     @property
     def query_blocks(self) -> int:
@@ -314,6 +321,11 @@ def _check_lists(block_map: BlockMap) -> None:
 
 def _check_rule(block_map: BlockMap) -> None:
     rule = block_map.rule
+    if block_map.kind == "dense" and (rule is not None or block_map.visited != block_map.total):
+        raise ValueError(
+            f"kind: a dense map lists every block and has no rule, got {block_map.visited} of {block_map.total} blocks "
+            f"and rule {type(rule).__name__}"
+        )
     if isinstance(rule, Boxes):
         for name, array, tokens in (
             ("low", rule.low, block_map.query_tokens),

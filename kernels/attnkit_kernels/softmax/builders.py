@@ -251,22 +251,29 @@ def sliding(
 
     Causal: none after the query itself, so `window` keys with its own. ValueError for a window below 1.
     """
-    return sliding_within(
-        np.zeros(tokens, np.int64), np.full(tokens, tokens), window, sink, causal, query_block, key_block, **named
-    )
+    settings = dict(kind="sliding", window=window, sink=sink, causal=causal, **named)
+    first, end = np.zeros(tokens, np.int64), np.full(tokens, tokens)
+    return sliding_within(first, end, window, sink, causal, query_block, key_block, **settings)
 
 
 def sliding_within(
-    first: Integers, end: Integers, window: int, sink: int, causal: bool, query_block: int, key_block: int, **named: Any
+    first: Integers,
+    end: Integers,
+    window: int,
+    sink: int,
+    causal: bool,
+    query_block: int,
+    key_block: int,
+    /,
+    **named: Any,
 ) -> BlockMap:
-    """As `sliding`, each token inside its own sequence [first, end) given per token."""
+    """As `sliding`, each token inside its own sequence [first, end) given per token; `named` says the kind."""
     if window < 1:
         raise ValueError(f"window: expected 1 or more tokens, got {window}")
     at = np.arange(len(first))
     low, high = np.maximum(first, at - window + 1), at + 1 if causal else np.minimum(end, at + window)
-    settings = dict(kind="sliding", window=window, sink=sink, causal=causal, **named)
     if not sink:
-        return from_boxes(Boxes(low[None], high[None], at[None]), query_block, key_block, **settings)
+        return from_boxes(Boxes(low[None], high[None], at[None]), query_block, key_block, **named)
     head = np.minimum(first + sink, at + 1 if causal else end)
     # two boxes a query: candidates from their bounds, the pairs from the predicate
     candidates = sum(
@@ -278,8 +285,30 @@ def sliding_within(
         return ((low[query] <= key) & (key < high[query])) | ((first[query] <= key) & (key < head[query]))
 
     return from_predicate(
-        visible, len(at), len(at), query_block, key_block, candidates=np.asarray(candidates) > 0, **settings
+        visible, len(at), len(at), query_block, key_block, candidates=np.asarray(candidates) > 0, **named
     )
+
+
+def prefixes(
+    lengths: Int64s, query_tokens: int, key_tokens: int, query_block: int = 128, key_block: int = 128
+) -> BlockMap:
+    """The map where the queries of sample b see the first lengths[b] keys; `dense` when these are all of them."""
+    if (lengths == key_tokens).all():
+        return dense(query_tokens, key_tokens, query_block, key_block)
+    blocks = _grid(query_tokens, key_tokens, query_block, key_block, None, None)
+    queries = np.clip(query_tokens - np.arange(blocks[0]) * query_block, 0, query_block)
+    keys = np.clip(lengths[:, None] - np.arange(blocks[1]) * key_block, 0, key_block)
+    seen = np.broadcast_to(keys[:, None, :], (len(lengths), *blocks)).reshape(-1, blocks[1])
+    real = np.tile(queries, len(lengths))[:, None]
+    lists = compress(seen > 0, (seen == key_block) & (real == query_block))
+    partial = ~lists[2]
+    # few kinds of tiles: so many real queries by so many visible keys
+    kinds = (real * (key_block + 1) + seen)[seen > 0][partial]
+    rows, columns = np.divmod(kinds, key_block + 1)
+    tiles = (np.arange(query_block) < rows[:, None])[:, :, None] & (np.arange(key_block) < columns[:, None])[:, None]
+    packed = np.packbits(tiles, axis=-1, bitorder="little")
+    rule = pack_tiles([packed], lists[2], query_block, key_block)
+    return BlockMap(query_tokens, key_tokens, query_block, key_block, *lists, batch=len(lengths), rule=rule)
 
 
 def _grid(
