@@ -51,8 +51,8 @@ def attend(
         key, value = (_cut(x, keys + lengths) for x in (key, value))
     result = _with_tails(run, query, key, value, block_map, scale, bias, lengths)
     if extras is not None:
-        further = (_cut(x, extras.lengths) for x in (extras.key, extras.value))
-        result = merge([result, _prefix(run, query, *further, block_map, scale, extras.lengths)])
+        more_keys, more_values = (_cut(x, extras.lengths) for x in (extras.key, extras.value))
+        result = merge([result, _prefix(run, query, more_keys, more_values, block_map, scale, extras.lengths)])
     if not block_map.tail_queries or (lengths == block_map.tail_queries).all():
         return result
     real = _real(queries + lengths, query.shape[1], query.device)
