@@ -102,9 +102,7 @@ class Maps:
 
     def block_map(self, pattern: Any, canvas: Any, query_tile: Any = None, key_tile: Any = None) -> BlockMap:
         """pattern.block_map(canvas, query_tile, key_tile), built at the first call only."""
-        canvas, *tiles = (
-            tuple(part) if isinstance(part, list) else part for part in (canvas, query_tile, key_tile)
-        )
+        canvas, *tiles = (tuple(part) if isinstance(part, list) else part for part in (canvas, query_tile, key_tile))
         key = (pattern, canvas, *tiles)
         if key not in self._maps:
             self._maps[key] = pattern.block_map(canvas, *tiles)

@@ -54,9 +54,7 @@ def _group_lists(
     key_tile: tuple[int, ...],
 ) -> Lists:
     """Blocks seen per block of queries, and the columns and full flags of them, within one group."""
-    ranges = [
-        tile_ranges(*bounds(axis, length), query_tile[axis], key_tile[axis]) for axis, length in enumerate(shape)
-    ]
+    ranges = [tile_ranges(*bounds(axis, length), query_tile[axis], key_tile[axis]) for axis, length in enumerate(shape)]
     blocks = [-(-length // side) for length, side in zip(key_shape, key_tile, strict=True)]
     tiles = [len(one[0]) for one in ranges]
     # place of each row along each axis
