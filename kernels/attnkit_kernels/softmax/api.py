@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..dispatch import Impl, Operator, takes_flex, takes_reference, takes_triton
@@ -98,7 +99,9 @@ def attention(
         ran = reference.run if empty else import_module(f"{__package__}.{chosen}").run
         return ran(*arguments)
 
-    return attend(run, query, key, value, block_map, scale, bias, tail_lengths, extras)
+    # the dtype of the inputs decides, in every implementation alike
+    with torch.autocast(query.device.type, enabled=False):
+        return attend(run, query, key, value, block_map, scale, bias, tail_lengths, extras)
 
 
 def resolve_impl(*tensors: Tensor, impl: str | Impl = "auto") -> str:
