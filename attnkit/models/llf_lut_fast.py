@@ -176,7 +176,8 @@ def thumbnail_of(encoded: np.ndarray, rows: int, columns: int, depth: int) -> np
         length = encoded.shape[axis]
         edges = np.clip(np.arange(size + 1) * block - half, 0, length)
         # the last block ends where the next would begin, which may be before the end of the picture
-        total = np.add.reduceat(total.take(np.arange(edges[-1]), axis), edges[:-1], axis=axis)
+        inside = total[:, : edges[-1]] if axis == 1 else total[:, :, : edges[-1]]
+        total = np.add.reduceat(inside, edges[:-1], axis=axis)
         counts = np.diff(edges).reshape((-1, 1) if axis == 1 else (1, -1))
         total = total / counts
     return total.astype(np.float32)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attnkit.runtime import errors, render
 from attnkit.runtime.errors import AttnkitError, UsageError
 from attnkit.runtime.items import STANDARD_STREAM, Context, Item, Outcome
+from attnkit.runtime.lanes import may_overlap, run_in_lanes
 from attnkit.runtime.lock import FolderLock, FolderLocked, held
 from attnkit.runtime.outputs import sweep
 from attnkit.runtime.plan import SKIP, Plan, Step, make_plan
@@ -239,6 +240,9 @@ class Run:
             from attnkit.runtime.pool import run_in_pool
 
             yield from run_in_pool(setup, jobs, processes)
+        elif may_overlap(setup, jobs):
+            with closing(run_in_lanes(setup, jobs, setup.context.threads)) as outcomes:
+                yield from outcomes
         else:
             for job in jobs:
                 yield run_job(setup, job)

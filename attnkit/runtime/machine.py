@@ -169,7 +169,7 @@ def devices() -> list[dict[str, Any]] | None:
 def compiled_cache() -> dict[str, Any] | None:
     """Where the compiled CPU loops are kept; folder None means that each process compiles anew."""
     try:
-        from attnkit_kernels.compiled import cache_folder
+        from attnkit_kernels.cache import cache_folder
     except Exception:
         return None
     folder = cache_folder()

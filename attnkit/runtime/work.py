@@ -48,6 +48,7 @@ class Job:
 
 _lock = threading.RLock()
 _opened: dict[str, Worker] = {}
+_abandoned: set[str] = set()
 
 
 def worker_of(setup: Setup) -> Worker:
@@ -62,8 +63,13 @@ def worker_of(setup: Setup) -> Worker:
 
 
 def hush_libraries() -> None:
-    """Keep warnings of libraries off standard error: what a person has to know comes as a line of ours."""
+    """Keep warnings of libraries off standard error: what a person has to know comes as a line of ours.
+
+    And keep numpy's linear algebra to one thread: its products are small here, and its waiting threads would take the
+    cores from those that work.
+    """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def forget(token: str) -> None:
@@ -82,6 +88,16 @@ def stored_settings(command: FileCommand, fingerprint: str) -> dict[str, Any]:
         "options": command.settings(),
         "input_sha256": fingerprint,
     }
+
+
+def abandon(token: str) -> None:
+    """Items of this run that are still under way commit nothing any more."""
+    _abandoned.add(token)
+
+
+def _wanted(context: Context) -> bool:
+    gone = context.parent and os.getppid() != context.parent
+    return not gone and context.token not in _abandoned
 
 
 def run_job(setup: Setup, job: Job) -> Outcome:
@@ -107,7 +123,7 @@ def _run_job(setup: Setup, job: Job) -> Outcome:
         worker = worker_of(setup)
         outcome.fatal = False
         fields = worker.run(job.item, outputs)
-        outputs.commit(lambda: not setup.context.parent or os.getppid() == setup.context.parent)
+        outputs.commit(lambda: _wanted(setup.context))
         record.update(fields)
         record["output_sha256"] = outputs.hashes
         outcome.rows = outputs.rows

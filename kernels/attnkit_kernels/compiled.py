@@ -6,42 +6,15 @@ found or written (no HOME, read-only, disk full) costs the compilation in each p
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import caching
 
-# no "nnan" and no "ninf": a NaN that comes in has to come out
-FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
-
-
-def cache_folder() -> Path | None:
-    """Folder of the compiled code, or None when there is none that can be written.
-
-    NUMBA_CACHE_DIR wins, then XDG_CACHE_HOME/attnkit/numba, then ~/.cache/attnkit/numba.
-    """
-    own: str = getattr(numba.config, "CACHE_DIR", "")
-    if own:
-        folder = Path(own)
-    elif os.environ.get("XDG_CACHE_HOME"):
-        folder = Path(os.environ["XDG_CACHE_HOME"]) / "attnkit" / "numba"
-    else:
-        try:
-            folder = Path.home() / ".cache" / "attnkit" / "numba"
-        except RuntimeError:
-            return None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return None
-    return folder
-
+from .cache import cache_folder
+from .native import FAST
 
 _FOLDER = cache_folder()
 
@@ -99,7 +72,7 @@ def loops(*, parallel: bool = False, inline: bool = False) -> Callable[[Callable
         compiled: Any = numba.njit(
             function,
             parallel=parallel,
-            fastmath=FAST,
+            fastmath=set(FAST),
             error_model="numpy",
             nogil=True,
             inline="always" if inline else "never",

@@ -12,12 +12,14 @@ from attnkit_kernels import compiled
 from numba import prange
 
 PACKAGE = Path(attnkit_kernels.__file__).parent
-DOWN = (
+REMAP = (
     "import numpy as np\n"
-    "from attnkit_kernels.image import laplacian\n"
-    "from attnkit_kernels.image.laplacian import numba as loops\n"
+    "from attnkit_kernels.image import local_laplacian\n"
+    "from attnkit_kernels.image.local_laplacian import numba as loops\n"
     "x = np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4)\n"
-    "print(float(laplacian.down(x).sum()), sum(loops._down.stats.cache_hits.values()))\n"
+    "result = local_laplacian.remap(x, x, 0.1, 0.5, form='in_band')\n"
+    "kernels = [value for value in vars(loops).values() if hasattr(value, 'stats')]\n"
+    "print(float(result.sum()), sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))\n"
 )
 
 
@@ -33,8 +35,8 @@ def python(code: str, **variables: str | None) -> str:
 
 
 def test_a_second_process_finds_the_code_in_the_user_cache_folder(tmp_path):
-    first = python(DOWN, XDG_CACHE_HOME=str(tmp_path))
-    second = python(DOWN, XDG_CACHE_HOME=str(tmp_path))
+    first = python(REMAP, XDG_CACHE_HOME=str(tmp_path))
+    second = python(REMAP, XDG_CACHE_HOME=str(tmp_path))
     assert list((tmp_path / "attnkit" / "numba").rglob("*.nbc"))
     assert first.split() == [first.split()[0], "0"]
     assert second.split() == [first.split()[0], "1"]
@@ -44,23 +46,8 @@ def test_a_second_process_finds_the_code_in_the_user_cache_folder(tmp_path):
 def test_a_folder_that_cannot_be_written_costs_the_compilation_and_nothing_else(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert python(DOWN, XDG_CACHE_HOME=str(blocked), HOME=None).split()[1] == "0"
+    assert python(REMAP, XDG_CACHE_HOME=str(blocked), HOME=None).split()[1] == "0"
     assert not list(PACKAGE.rglob("*.nb[ci]"))
-
-
-def test_without_a_home_there_is_no_folder(monkeypatch):
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", "")
-    monkeypatch.setattr(compiled.Path, "home", no_home)
-    assert compiled.cache_folder() is None
-
-
-def test_numba_own_variable_wins(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", str(tmp_path / "here"))
-    assert compiled.cache_folder() == tmp_path / "here"
 
 
 @pytest.mark.parametrize("broken", ["load_overload", "save_overload"])
@@ -86,12 +73,13 @@ def test_python_threads_may_call_at_once_under_the_plainest_threading_layer():
     code = (
         "import numpy as np\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from attnkit_kernels.image import laplacian\n"
+        "from attnkit_kernels.image import local_laplacian\n"
         "import numba\n"
+        "flat = lambda x: local_laplacian.remap(x, x, 0.1, 0.0, form='in_band')\n"
         "images = [np.full((1, 3, 200, 200), value, np.float32) for value in range(8)]\n"
         "with ThreadPoolExecutor(4) as pool:\n"
         "    for _ in range(5):\n"
-        "        for value, result in enumerate(pool.map(laplacian.down, images)):\n"
+        "        for value, result in enumerate(pool.map(flat, images)):\n"
         "            assert (result == value).all()\n"
         "print(numba.threading_layer())\n"
     )

@@ -64,6 +64,7 @@ class TonemapFiles(FileCommand):
     folder_kinds = frozenset({"radiance", "exr", "pfm", "tiff"})
     folder_suffixes = frozenset({"hdr", "rgbe", "pic", "exr", "pfm"})
     kinds = frozenset(KINDS)
+    thread_safe = True
 
     @property
     def format_given(self) -> bool:  # type: ignore[override]

@@ -10,17 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ..compiled import launch, loops
+from ..native import inline, rows
 
 Array = NDArray[Any]
 
 LUMA = (0.2126, 0.7152, 0.0722)
 
 
-@loops(inline=True)
+@inline
 def _log2_line(line, bits, out, count):  # type: ignore[no-untyped-def]
     """out = log2(line) for positive float32, to 2e-6; `bits` is the same memory as int32 and is used up."""
     for k in range(count):
@@ -51,10 +50,9 @@ LOG2_COEFFICIENTS = _fit(np.log2, 1.0, 2.0, 1.5, 8)
 EXP2_COEFFICIENTS = _fit(np.exp2, 0.0, 1.0, 0.0, 5)
 
 
-@loops(inline=True)
-def _encode_line(source, gain, black, offset, scale, top, place):  # type: ignore[no-untyped-def]
+@inline
+def _encode_line(source, gain, black, offset, scale, top, light, place):  # type: ignore[no-untyped-def]
     """place = (log2(source * gain + black) + offset) * scale, clamped to the samples 0..top of the table."""
-    light = np.empty(place.size, np.float32)
     for k in range(place.size):
         light[k] = source[k] * gain + black
     _log2_line(light, light.view(np.int32), place, place.size)
@@ -64,19 +62,27 @@ def _encode_line(source, gain, black, offset, scale, top, place):  # type: ignor
         place[k] = value if value < top else top
 
 
-@loops(parallel=True)
-def _encode_lookup(pixels, gain, black, offset, scale, entries, size, full, luma):  # type: ignore[no-untyped-def]
-    rows, columns, _ = pixels.shape
+# pixels and full as lines of 3 x columns
+_LOOKUP = (
+    "float32[:, ::1]; float32; float32; float32; float32; float32[::1]; int64; float32[:, ::1]; float32[:, ::1]; "
+    "float32[::1]"
+)
+
+
+@rows(_LOOKUP)
+def _encode_lookup(start, stop, pixels, gain, black, offset, scale, entries, size, full, luma, scratch):  # type: ignore[no-untyped-def]
+    columns = luma.shape[1]
     top = np.float32(size - 1)
     last = np.int32(size - 2)
     count = np.int32(size)
     red_step = np.int32(4)
     green_step = count * red_step
     blue_step = count * green_step
-    for row in prange(rows):
-        place = np.empty(columns * 3, np.float32)
-        _encode_line(pixels[row].reshape(-1), gain, black, offset, scale, top, place)
-        target = full[row].reshape(-1)
+    light = scratch[: 3 * columns]
+    place = scratch[3 * columns : 6 * columns]
+    for row in range(start, stop):
+        _encode_line(pixels[row], gain, black, offset, scale, top, light, place)
+        target = full[row]
         for column in range(columns):
             r = place[3 * column]
             g = place[3 * column + 1]
@@ -104,19 +110,20 @@ def _encode_lookup(pixels, gain, black, offset, scale, entries, size, full, luma
             luma[row, column] = brightness
 
 
-@loops(parallel=True)
-def _encode_lookup_tetrahedral(pixels, gain, black, offset, scale, entries, size, full, luma):  # type: ignore[no-untyped-def]
-    rows, columns, _ = pixels.shape
+@rows(_LOOKUP)
+def _encode_lookup_tetrahedral(start, stop, pixels, gain, black, offset, scale, entries, size, full, luma, scratch):  # type: ignore[no-untyped-def]
+    columns = luma.shape[1]
     top = np.float32(size - 1)
     last = np.int32(size - 2)
     count = np.int32(size)
     red_step = np.int32(4)
     green_step = count * red_step
     blue_step = count * green_step
-    for row in prange(rows):
-        place = np.empty(columns * 3, np.float32)
-        _encode_line(pixels[row].reshape(-1), gain, black, offset, scale, top, place)
-        target = full[row].reshape(-1)
+    light = scratch[: 3 * columns]
+    place = scratch[3 * columns : 6 * columns]
+    for row in range(start, stop):
+        _encode_line(pixels[row], gain, black, offset, scale, top, light, place)
+        target = full[row]
         for column in range(columns):
             r = place[3 * column]
             g = place[3 * column + 1]
@@ -175,29 +182,30 @@ def encode_lookup(
     """
     if interpolation not in _LOOKUPS:
         raise ValueError(f"interpolation: expected one of {', '.join(_LOOKUPS)}, got {interpolation!r}")
-    rows, columns, _ = pixels.shape
+    height, columns, _ = pixels.shape
     size = table.shape[-1]
     entries = np.zeros((*table.shape[1:], 4), np.float32)
     entries[..., :3] = np.moveaxis(table, 0, -1)
-    full = np.empty((rows, columns, 3), np.float32)
-    luma = np.empty((rows, columns), np.float32)
+    full = np.empty((height, columns, 3), np.float32)
+    luma = np.empty((height, columns), np.float32)
     scale = np.float32((size - 1) / (toe + head))
-    launch(
-        _LOOKUPS[interpolation],
-        np.ascontiguousarray(pixels, np.float32),
-        np.float32(1 / anchor),
-        np.float32(2.0**-toe),
-        np.float32(toe),
+    _LOOKUPS[interpolation](
+        height,
+        np.ascontiguousarray(pixels, np.float32).reshape(height, -1),
+        1 / anchor,
+        2.0**-toe,
+        toe,
         scale,
         entries.reshape(-1),
         size,
-        full,
+        full.reshape(height, -1),
         luma,
+        scratch=6 * columns,
     )
     return full, luma
 
 
-@loops(inline=True)
+@inline
 def _up_line(coarse, row, line, out, columns):  # type: ignore[no-untyped-def]
     """One row of up(coarse), see `laplacian.up`; `line` is scratch of the coarse width + 2."""
     small_rows, small_columns = coarse.shape
@@ -224,14 +232,20 @@ def _up_line(coarse, row, line, out, columns):  # type: ignore[no-untyped-def]
         out[columns - 1] = (line[small_columns - 1] + line[small_columns + 1] + six * line[small_columns]) * eighth
 
 
-@loops(inline=True)
-def _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, result_line):  # type: ignore[no-untyped-def]
+@inline
+def _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, scratch, result_line):  # type: ignore[no-untyped-def]
     """One row of up(result) + L (1 + f exp(-L^2 / (2 sigma^2))) with L = G - up(G)."""
     rows, columns = guide.shape
     count, map_rows, map_columns = maps.shape
     references = count - 1
-    line = np.empty(coarse_guide.shape[1] + 2, np.float32)
-    base = np.empty(columns, np.float32)
+    line = scratch[: coarse_guide.shape[1] + 2]
+    at = coarse_guide.shape[1] + 2
+    base = scratch[at : at + columns]
+    strength = scratch[at + columns : at + 2 * columns]
+    power = scratch[at + 2 * columns : at + 3 * columns]
+    exponent = scratch[at + 3 * columns : at + 4 * columns]
+    bits = exponent.view(np.int32)
+    own = scratch[at + 4 * columns :]
     _up_line(coarse_guide, row, line, base, columns)
     _up_line(coarse_result, row, line, result_line, columns)
     position = np.float32(row) * (np.float32(map_rows - 1) / np.float32(max(rows - 1, 1)))
@@ -239,14 +253,11 @@ def _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, re
     below = min(above + 1, map_rows - 1)
     share = position - np.float32(above)
     # references side by side, so that the two that a pixel mixes share a cache line
-    own = np.empty((map_columns + 1) * count, np.float32)
     for k in range(map_columns):
         for j in range(count):
             own[k * count + j] = maps[j, above, k] * (np.float32(1) - share) + maps[j, below, k] * share
     for j in range(count):
         own[map_columns * count + j] = own[(map_columns - 1) * count + j]
-    strength = np.empty(columns, np.float32)
-    power = np.empty(columns, np.float32)
     top = np.float32(references - 1)
     last = np.int32(references - 2)
     step = np.int32(count)
@@ -269,7 +280,6 @@ def _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, re
         band /= sharp
         # log2(e) / 2, and nothing is left below 2^-30
         power[column] = max(np.float32(-0.72134752) * band * band, np.float32(-30.0))
-    bits = np.empty(columns, np.int32)
     for column in range(columns):
         whole = np.int32(power[column] + np.float32(64)) - np.int32(64)
         x = power[column] - np.float32(whole)
@@ -281,18 +291,23 @@ def _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, re
         p = p * x + np.float32(EXP2_COEFFICIENTS[0])
         power[column] = p
         bits[column] = (whole + np.int32(127)) << np.int32(23)
-    exponent = bits.view(np.float32)
     for column in range(columns):
         result_line[column] += base[column] * (np.float32(1) + strength[column] * power[column] * exponent[column])
 
 
-@loops(parallel=True)
-def _remap_level(guide, coarse_guide, coarse_result, maps, places, shares, result):  # type: ignore[no-untyped-def]
-    for row in prange(guide.shape[0]):
-        _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, result[row])
+_REMAP = (
+    "float32[:, ::1]; float32[:, ::1]; float32[:, ::1]; float32[:, :, ::1]; int32[::1]; float32[::1]; "
+    "float32[:, ::1]; float32[::1]"
+)
 
 
-@loops(inline=True)
+@rows(_REMAP)
+def _remap_level(start, stop, guide, coarse_guide, coarse_result, maps, places, shares, result, scratch):  # type: ignore[no-untyped-def]
+    for row in range(start, stop):
+        _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, scratch, result[row])
+
+
+@inline
 def _recolour_row(full_row, luma_row, target_row):  # type: ignore[no-untyped-def]
     for column in range(luma_row.shape[0]):
         target = min(max(target_row[column], np.float32(0)), np.float32(1))
@@ -307,19 +322,20 @@ def _recolour_row(full_row, luma_row, target_row):  # type: ignore[no-untyped-de
         full_row[3 * column + 2] = min(max(target + (blue - target) * keep, np.float32(0)), np.float32(1))
 
 
-@loops(parallel=True)
-def _remap_recolour(guide, coarse_guide, coarse_result, maps, places, shares, full):  # type: ignore[no-untyped-def]
+@rows(_REMAP)
+def _remap_recolour(start, stop, guide, coarse_guide, coarse_result, maps, places, shares, full, scratch):  # type: ignore[no-untyped-def]
     columns = guide.shape[1]
-    for row in prange(guide.shape[0]):
-        target = np.empty(columns, np.float32)
-        _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, target)
-        _recolour_row(full[row].reshape(-1), guide[row], target)
+    target = scratch[:columns]
+    rest = scratch[columns:]
+    for row in range(start, stop):
+        _remap_row(row, guide, coarse_guide, coarse_result, maps, places, shares, rest, target)
+        _recolour_row(full[row], guide[row], target)
 
 
-@loops(parallel=True)
-def _recolour(full, luma, target):  # type: ignore[no-untyped-def]
-    for row in prange(full.shape[0]):
-        _recolour_row(full[row].reshape(-1), luma[row], target[row])
+@rows("float32[:, ::1]; float32[:, ::1]; float32[:, ::1]")
+def _recolour(start, stop, full, luma, target):  # type: ignore[no-untyped-def]
+    for row in range(start, stop):
+        _recolour_row(full[row], luma[row], target[row])
 
 
 def _positions(columns: int, map_columns: int, count: int) -> tuple[Array, Array]:
@@ -327,6 +343,13 @@ def _positions(columns: int, map_columns: int, count: int) -> tuple[Array, Array
     position = np.arange(columns) * ((map_columns - 1) / max(columns - 1, 1))
     left = np.minimum(position.astype(np.int32), max(map_columns - 2, 0))
     return (left * count).astype(np.int32), (position - left).astype(np.float32)
+
+
+def _scratch(guide: Array, maps: Array) -> int:
+    """Numbers that `_remap_row` and the line of `_remap_recolour` need."""
+    count, _, map_columns = maps.shape
+    columns = guide.shape[1]
+    return (columns + 1) // 2 + 2 + 5 * columns + (map_columns + 1) * count
 
 
 def remap_level(guide: Array, coarse_guide: Array, coarse_result: Array, maps: Array) -> Array:
@@ -350,14 +373,19 @@ def remap_level(guide: Array, coarse_guide: Array, coarse_result: Array, maps: A
     """
     result = np.empty_like(guide)
     places, shares = _positions(guide.shape[1], maps.shape[2], maps.shape[0])
-    launch(_remap_level, guide, coarse_guide, coarse_result, maps, places, shares, result)
+    _remap_level(
+        len(guide), guide, coarse_guide, coarse_result, maps, places, shares, result, scratch=_scratch(guide, maps)
+    )
     return result
 
 
 def remap_recolour(guide: Array, coarse_guide: Array, coarse_result: Array, maps: Array, full: Array) -> Array:
     """`remap_level` for the finest level and `recolour` in one pass; `full` is overwritten and returned."""
     places, shares = _positions(guide.shape[1], maps.shape[2], maps.shape[0])
-    launch(_remap_recolour, guide, coarse_guide, coarse_result, maps, places, shares, full)
+    lines = full.reshape(len(full), -1)
+    _remap_recolour(
+        len(guide), guide, coarse_guide, coarse_result, maps, places, shares, lines, scratch=_scratch(guide, maps)
+    )
     return full
 
 
@@ -367,5 +395,5 @@ def recolour(full: Array, luma: Array, target: Array) -> Array:
     `full` [rows, columns, 3] is overwritten and returned; `luma` [rows, columns] is its luma, `target` the one wanted,
     all display-encoded 0..1, float32.
     """
-    launch(_recolour, full, luma, np.ascontiguousarray(target, np.float32))
+    _recolour(len(full), full.reshape(len(full), -1), luma, np.ascontiguousarray(target, np.float32))
     return full

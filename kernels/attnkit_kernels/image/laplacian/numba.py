@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ...compiled import launch, loops
+from ...native import RowLoop, inline
 
 Array = NDArray[Any]
 
 
-@loops(inline=True)
+@inline
 def _reflected(index, size):  # type: ignore[no-untyped-def]
     if size == 1:
         return 0
@@ -24,15 +23,14 @@ def _reflected(index, size):  # type: ignore[no-untyped-def]
     return min(index, 2 * size - 2 - index)
 
 
-@loops(parallel=True)
-def _down(image, result):  # type: ignore[no-untyped-def]
-    planes, rows, columns = image.shape
+def _down(start, stop, image, result, line):  # type: ignore[no-untyped-def]
+    rows, columns = image.shape[1:]
     small_rows, small_columns = result.shape[1:]
     number = image.dtype.type
     four = number(4)
     six = number(6)
     scale = number(1 / 256)
-    for task in prange(planes * small_rows):
+    for task in range(start, stop):
         plane = task // small_rows
         row = task % small_rows
         r0 = image[plane, _reflected(2 * row - 2, rows)]
@@ -40,8 +38,7 @@ def _down(image, result):  # type: ignore[no-untyped-def]
         r2 = image[plane, 2 * row]
         r3 = image[plane, _reflected(2 * row + 1, rows)]
         r4 = image[plane, _reflected(2 * row + 2, rows)]
-        # four more than the row: both reflected ends
-        line = np.empty(columns + 4, image.dtype)
+        # `line` is four longer than the row: both reflected ends
         for column in range(columns):
             line[column + 2] = r0[column] + r4[column] + four * (r1[column] + r3[column]) + six * r2[column]
         for end in range(2):
@@ -54,23 +51,21 @@ def _down(image, result):  # type: ignore[no-untyped-def]
             target[column] = value * scale
 
 
-@loops(parallel=True)
-def _up(coarse, fine, sign, result):  # type: ignore[no-untyped-def]
+def _up(start, stop, coarse, fine, sign, result, line):  # type: ignore[no-untyped-def]
     """result = fine + sign * up(coarse)."""
-    planes, small_rows, small_columns = coarse.shape
+    small_rows, small_columns = coarse.shape[1:]
     rows, columns = result.shape[1:]
     number = coarse.dtype.type
     half = number(0.5)
     six = number(6)
     eighth = number(0.125)
-    for task in prange(planes * rows):
+    for task in range(start, stop):
         plane = task // rows
         row = task % rows
         at = row // 2
         middle = coarse[plane, at]
         after = coarse[plane, min(at + 1, small_rows - 1)]
-        # one more on each side, as the stuffed image reflects
-        line = np.empty(small_columns + 2, coarse.dtype)
+        # `line` has one more on each side, as the stuffed image reflects
         if row % 2:
             for column in range(small_columns):
                 line[column + 1] = (middle[column] + after[column]) * half
@@ -93,6 +88,16 @@ def _up(coarse, fine, sign, result):  # type: ignore[no-untyped-def]
             target[columns - 1] = base[columns - 1] + sign * even
 
 
+_DOWN = {
+    dtype: RowLoop(_down, (f"{dtype}[:, :, ::1]", f"{dtype}[:, :, ::1]", f"{dtype}[::1]"))
+    for dtype in ("float32", "float64")
+}
+_UP = {
+    dtype: RowLoop(_up, (f"{dtype}[:, :, ::1]", f"{dtype}[:, :, ::1]", dtype, f"{dtype}[:, :, ::1]", f"{dtype}[::1]"))
+    for dtype in ("float32", "float64")
+}
+
+
 def working(image: Array) -> Array:
     """The image as the loops take it: C order, float32 or float64."""
     return np.ascontiguousarray(image, np.float64 if image.dtype == np.float64 else np.float32)
@@ -106,14 +111,17 @@ def planes(image: Array) -> Array:
 def _next(image: Array) -> Array:
     batch, channels, rows, columns = image.shape
     result = np.empty((batch, channels, (rows + 1) // 2, (columns + 1) // 2), image.dtype)
-    launch(_down, planes(image), planes(result))
+    _DOWN[image.dtype.name](batch * channels * result.shape[2], planes(image), planes(result), scratch=columns + 4)
     return result
 
 
 def add_up(coarse: Array, fine: Array, sign: float, out: Array | None = None) -> Array:
     """fine + sign * up(coarse) in one pass; `out` may be `fine`."""
     result = np.empty_like(fine) if out is None else out
-    launch(_up, planes(coarse), planes(fine), fine.dtype.type(sign), planes(result))
+    lines = planes(result)
+    _UP[fine.dtype.name](
+        len(lines) * lines.shape[1], planes(coarse), planes(fine), sign, lines, scratch=coarse.shape[3] + 2
+    )
     return result
 
 

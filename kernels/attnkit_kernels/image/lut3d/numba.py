@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ...compiled import launch, loops
+from ...native import RowLoop, inline
 from . import validation
 
 Array = NDArray[Any]
 
 
-@loops(inline=True)
+@inline
 def _place(value, top, last):  # type: ignore[no-untyped-def]
     """Cell and position in samples of a coordinate; both comparisons fail for a NaN, which is placed at 0."""
     zero = top - top
@@ -28,14 +27,13 @@ def _place(value, top, last):  # type: ignore[no-untyped-def]
     return min(np.int32(value), last), value
 
 
-@loops(inline=True)
+@inline
 def _poison(value, zero):  # type: ignore[no-untyped-def]
     return value if value != value else zero
 
 
-@loops(parallel=True)
-def _trilinear(reds, greens, blues, entries, size, out_red, out_green, out_blue):  # type: ignore[no-untyped-def]
-    rows, columns = reds.shape
+def _trilinear(start, stop, reds, greens, blues, entries, size, out_red, out_green, out_blue, scratch):  # type: ignore[no-untyped-def]
+    columns = reds.shape[1]
     number = entries.dtype.type
     top = number(size - 1)
     one = number(1)
@@ -45,14 +43,14 @@ def _trilinear(reds, greens, blues, entries, size, out_red, out_green, out_blue)
     four = np.int32(4)
     green_step = count * four
     blue_step = count * green_step
-    for row in prange(rows):
+    for row in range(start, stop):
         # separate contiguous lines whatever the layout, so that the loop over the pixels becomes vector code
-        red = np.empty(columns, entries.dtype)
-        green = np.empty(columns, entries.dtype)
-        blue = np.empty(columns, entries.dtype)
-        to_red = np.empty(columns, entries.dtype)
-        to_green = np.empty(columns, entries.dtype)
-        to_blue = np.empty(columns, entries.dtype)
+        red = scratch[0 * columns : 1 * columns]
+        green = scratch[1 * columns : 2 * columns]
+        blue = scratch[2 * columns : 3 * columns]
+        to_red = scratch[3 * columns : 4 * columns]
+        to_green = scratch[4 * columns : 5 * columns]
+        to_blue = scratch[5 * columns : 6 * columns]
         for column in range(columns):
             red[column] = reds[row, column]
             green[column] = greens[row, column]
@@ -91,9 +89,8 @@ def _trilinear(reds, greens, blues, entries, size, out_red, out_green, out_blue)
             out_blue[row, column] = to_blue[column]
 
 
-@loops(parallel=True)
-def _tetrahedral(reds, greens, blues, entries, size, out_red, out_green, out_blue):  # type: ignore[no-untyped-def]
-    rows, columns = reds.shape
+def _tetrahedral(start, stop, reds, greens, blues, entries, size, out_red, out_green, out_blue, scratch):  # type: ignore[no-untyped-def]
+    columns = reds.shape[1]
     number = entries.dtype.type
     top = number(size - 1)
     one = number(1)
@@ -103,14 +100,14 @@ def _tetrahedral(reds, greens, blues, entries, size, out_red, out_green, out_blu
     red_step = np.int32(4)
     green_step = count * red_step
     blue_step = count * green_step
-    for row in prange(rows):
+    for row in range(start, stop):
         # lines as above
-        red = np.empty(columns, entries.dtype)
-        green = np.empty(columns, entries.dtype)
-        blue = np.empty(columns, entries.dtype)
-        to_red = np.empty(columns, entries.dtype)
-        to_green = np.empty(columns, entries.dtype)
-        to_blue = np.empty(columns, entries.dtype)
+        red = scratch[0 * columns : 1 * columns]
+        green = scratch[1 * columns : 2 * columns]
+        blue = scratch[2 * columns : 3 * columns]
+        to_red = scratch[3 * columns : 4 * columns]
+        to_green = scratch[4 * columns : 5 * columns]
+        to_blue = scratch[5 * columns : 6 * columns]
         for column in range(columns):
             red[column] = reds[row, column]
             green[column] = greens[row, column]
@@ -147,7 +144,15 @@ def _tetrahedral(reds, greens, blues, entries, size, out_red, out_green, out_blu
             out_blue[row, column] = to_blue[column]
 
 
-_KERNELS = {"trilinear": _trilinear, "tetrahedral": _tetrahedral}
+def _loops(function: Any) -> dict[str, RowLoop]:
+    found = {}
+    for dtype in ("float32", "float64"):
+        plane, line = f"{dtype}[:, :]", f"{dtype}[::1]"
+        found[dtype] = RowLoop(function, (plane, plane, plane, line, "int64", plane, plane, plane, line))
+    return found
+
+
+_KERNELS = {"trilinear": _loops(_trilinear), "tetrahedral": _loops(_tetrahedral)}
 
 
 def _entries(table: Array, dtype: Any) -> Array:
@@ -158,7 +163,9 @@ def _entries(table: Array, dtype: Any) -> Array:
 
 
 def _run(planes: Array, table: Array, interpolation: str, result: Array) -> None:
-    launch(_KERNELS[interpolation], *planes, _entries(table, planes.dtype), table.shape[-1], *result)
+    _, rows, columns = planes.shape
+    loop = _KERNELS[interpolation][planes.dtype.name]
+    loop(rows, *planes, _entries(table, planes.dtype), table.shape[-1], *result, scratch=6 * columns)
 
 
 def _dtype(image: Array, table: Array) -> Any:
