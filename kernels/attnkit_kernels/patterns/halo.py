@@ -25,15 +25,14 @@ class Halo:
     """The queries of a block see the keys of the block and of `halo` tokens around it, per axis.
 
     pad : at the border of the canvas, "mask" cuts the window. "zero" keeps it whole: the map's keys then lie on a
-    canvas
-        that is `halo` wider at either end of each axis, row-major, and the caller pads keys and values with zeros,
-        which take part in the softmax as in the published networks (`softmax.variants.halo.halo_attention` does
-        it).
+        canvas that is `halo` wider at either end of each axis, row-major, and the caller pads keys and values with
+        zeros, which take part in the softmax as in the published networks (`softmax.variants.halo` does it)
+    stride : queries on a grid that is coarser by this factor, block / stride of them in a block (downsampling layers)
 
     Notes
     -----
-    "Scaling Local Self-Attention for Parameter Efficient Visual Backbones", arXiv 2103.12731. The paper's text
-    leaves the border open, so both are here; "mask" is the default because its map has as many keys as queries.
+    "Scaling Local Self-Attention for Parameter Efficient Visual Backbones", arXiv 2103.12731. The paper's text leaves
+    the border and the strided form open. "mask" is the default because its map has as many keys as queries.
     """
 
     name: ClassVar[str] = "halo"
@@ -43,21 +42,33 @@ class Halo:
     halo: tuple[int, ...] = setting((3,), help="keys beyond the block on either side, per axis")
     pad: str = setting("mask", help="border keys: mask (hidden) or zero (zeros that take part, on a wider key canvas)")
 
+    stride: tuple[int, ...] = setting((1,), help="tokens of the canvas per query, per axis; divides the block")
+
     def __post_init__(self) -> None:
-        spread(self, "block", "halo")
+        spread(self, "block", "halo", "stride")
         if min(self.halo) < 0:
             raise ValueError(f"halo must be at least 0, got {self.halo}")
         if self.pad not in PADS:
             raise ValueError(f"pad must be one of {', '.join(PADS)}, got {self.pad!r}")
 
-    def sides(self, canvas: Canvas) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(block, halo) per axis; ValueError when they do not fit the canvas."""
-        return dividing_sides("block", self.block, canvas), broadcast("halo", self.halo, canvas)
+    def sides(self, canvas: Canvas) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """(block, halo, stride) per axis; ValueError when they do not fit the canvas."""
+        canvas = check_canvas(canvas)
+        block = dividing_sides("block", self.block, canvas)
+        stride = broadcast("stride", self.stride, canvas)
+        for side, step in zip(block, stride, strict=True):
+            if step < 1 or side % step:
+                raise ValueError(f"block must be divisible by the stride, got block {side} and stride {step}")
+        return block, broadcast("halo", self.halo, canvas), stride
+
+    def query_canvas(self, canvas: Canvas) -> Canvas:
+        """The canvas of the queries: the coarser one for a stride above 1."""
+        return tuple(length // step for length, step in zip(check_canvas(canvas), self.sides(canvas)[2], strict=True))
 
     def key_canvas(self, canvas: Canvas) -> Canvas:
         """The canvas of the keys: the wider one for pad="zero"."""
         canvas = check_canvas(canvas)
-        _, halo = self.sides(canvas)
+        halo = self.sides(canvas)[1]
         if self.pad == "mask":
             return canvas
         return tuple(length + 2 * more for length, more in zip(canvas, halo, strict=True))
@@ -65,42 +76,43 @@ class Halo:
     def block_map(self, canvas: Canvas, query_tile: Tile = None, key_tile: Tile = None) -> BlockMap:
         """The map of a canvas, slowest axis first.
 
-        Both tiles are tiles in space, one side per axis. The default of the queries is the block or an even part of it,
-        of at most 128 slots, that of the keys the same. ValueError for a canvas or tiles that do not fit.
+        Both tiles are tiles in space, one side per axis; the default is the block (for queries that of the coarser
+        grid) or an even part of it, of at most 128 slots. ValueError for a canvas or tiles that do not fit.
         """
         canvas = check_canvas(canvas)
-        block, halo = self.sides(canvas)
-        keys = self.key_canvas(canvas)
-        query = tile_of(query_tile, canvas, divisor_tile(block), "query_tile")
-        key = tile_of(key_tile, canvas, query if isinstance(query, tuple) else (), "key_tile")
+        block, halo, stride = self.sides(canvas)
+        queries, keys = self.query_canvas(canvas), self.key_canvas(canvas)
+        own = tuple(side // step for side, step in zip(block, stride, strict=True))
+        query = tile_of(query_tile, canvas, divisor_tile(own), "query_tile")
+        key = tile_of(key_tile, canvas, divisor_tile(block), "key_tile")
         if isinstance(query, int) or isinstance(key, int):
             raise ValueError(f"halo needs tiles of {len(canvas)} sides, got {query_tile} and {key_tile}")
         # offset of a key's position from the canvas' own
         shift = halo if self.pad == "zero" else (0,) * len(canvas)
 
         def bounds(axis: int, length: int) -> tuple[Ints, Ints]:
-            first = np.arange(length) // block[axis] * block[axis] + shift[axis]
+            first = np.arange(length) // own[axis] * block[axis] + shift[axis]
             start = np.maximum(first - halo[axis], 0)
             return start, np.minimum(first + block[axis] + halo[axis], keys[axis])
 
         starts, columns, full = spatial_lists(
-            [[length] for length in canvas], [[length] for length in keys], bounds, query, key
+            [[length] for length in queries], [[length] for length in keys], bounds, query, key
         )
-        windows = [bounds(axis, length) for axis, length in enumerate(canvas)]
+        windows = [bounds(axis, length) for axis, length in enumerate(queries)]
         rule = Boxes(
-            np.stack([expand(start, axis, canvas) for axis, (start, _) in enumerate(windows)]),
-            np.stack([expand(end, axis, canvas) for axis, (_, end) in enumerate(windows)]),
+            np.stack([expand(start, axis, queries) for axis, (start, _) in enumerate(windows)]),
+            np.stack([expand(end, axis, queries) for axis, (_, end) in enumerate(windows)]),
             np.stack([expand(np.arange(length), axis, keys) for axis, length in enumerate(keys)]),
         )
         return BlockMap(
-            tokens_of(canvas),
+            tokens_of(queries),
             tokens_of(keys),
             math.prod(query),
             math.prod(key),
             starts,
             columns,
             full,
-            query_order=spatial_order(canvas, query),
+            query_order=spatial_order(queries, query),
             key_order=spatial_order(keys, key),
             rule=None if full.all() else rule,
         )

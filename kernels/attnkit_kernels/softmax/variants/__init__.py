@@ -1,0 +1,1 @@
+"""What is more than a pattern: compositions around the softmax engine, one file each."""
