@@ -90,7 +90,8 @@ def attention(
         block_map = pack(block_map, cu_seqlens)
     if bias is not None:
         validation.check_bias(bias, block_map, query)
-    chosen = resolve_impl(query, key, value, *(() if bias is None else bias.tensors()), impl=impl)
+    further = (() if bias is None else bias.tensors()) + (() if extras is None else extras[:2])
+    chosen = resolve_impl(query, key, value, *further, impl=impl)
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
 
     def run(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -105,7 +106,7 @@ def attention(
 
 
 def resolve_impl(*tensors: Tensor, impl: str | Impl = "auto") -> str:
-    """Name of the implementation that `attention` runs for these tensors (query, key, value, those of the bias).
+    """Name of the implementation that `attention` runs for these tensors (query, key, value, of the bias, extras).
 
     For records and dry runs. ImplementationError (a ValueError) when the asked one cannot, with those that would.
     """

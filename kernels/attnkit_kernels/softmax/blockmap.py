@@ -271,9 +271,7 @@ def _check_numbers(block_map: BlockMap) -> None:
     if block_map.kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {block_map.kind!r}")
     if (block_map.kind == "sliding") != (block_map.window is not None):
-        raise ValueError(
-            f"window: a sliding map has one and no other kind, got {block_map.window} for {block_map.kind!r}"
-        )
+        raise ValueError(f"window: only a sliding map has one, got {block_map.window} for kind {block_map.kind!r}")
 
 
 def _check_order(name: str, order: Int64s | None, tokens: int, block: int) -> None:

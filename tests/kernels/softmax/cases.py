@@ -122,7 +122,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
 
 
 def brute_force(query, key, value, visible, scale=None, bias=None):
-    """(output, lse) in numpy float64, one row at a time; visible bool and bias [batch, heads, queries, keys] or alike."""
+    """(output, lse) in numpy float64, row by row; visible and bias broadcast to [batch, heads, queries, keys]."""
     query, key, value = (np.asarray(tensor.detach().double()) for tensor in (query, key, value))
     batch, queries, heads, dim = query.shape
     keys, group = key.shape[1], heads // key.shape[2]
