@@ -47,11 +47,15 @@ def window_bounds(length: int, window: int, stride: int = 1, causal: bool = Fals
     causal, the last one when causal. At the borders a window is pushed back inside, never cut; an even window holds
     one more key on the left. Causal: a query sees the part of its group's window that ends at itself.
     """
-    query = np.arange(length, dtype=np.int64)
+    return bounds_at(np.arange(length, dtype=np.int64), length, window, stride, causal)
+
+
+def bounds_at(query: Ints, length: int, window: int, stride: int | Ints = 1, causal: bool = False) -> tuple[Ints, Ints]:
+    """`window_bounds` at some queries only; `query` and `stride` are broadcast against each other."""
     first = query // stride * stride
     if causal:
         leader = np.minimum(first + stride - 1, length - 1)
-        return np.maximum(leader - window + 1, 0), query + 1
+        return np.maximum(leader - window + 1, 0), np.broadcast_to(query + 1, leader.shape)
     leader = np.minimum(first + stride // 2, length - 1)
     start = np.clip(leader - window // 2, 0, max(length - window, 0))
     return start, np.minimum(start + window, length)
