@@ -71,7 +71,7 @@ def halo_attention(
     rows, columns = canvas
     if key.shape[1] != rows * columns:
         raise ValueError(f"canvas {tuple(canvas)} has {rows * columns} tokens, got {key.shape[1]} keys")
-    block_map = (maps or Maps(1)).block_map(pattern, tuple(canvas))
+    block_map = (Maps(1) if maps is None else maps).block_map(pattern, tuple(canvas))
     if pad == "zero":
         key, value = (_padded(tensor, canvas, around) for tensor in (key, value))
     bias = None
