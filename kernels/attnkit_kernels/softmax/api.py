@@ -76,6 +76,13 @@ def attention(
     -----
     output_i = sum_j exp(s_ij - lse_i) value_j over visible j, s_ij = scale query_i . key_j + bias_ij. Whatever stands
     in padding (beyond a length, or in a padding slot), NaN too, has no effect.
+
+    >>> import torch
+    >>> from attnkit_kernels.softmax import causal
+    >>> tokens = torch.zeros(1, 5, 2, 4)
+    >>> output, lse = attention(tokens, tokens, tokens, block_map=causal(5), impl="reference")
+    >>> lse[0, :, 0].exp().round().int().tolist()
+    [1, 2, 3, 4, 5]
     """
     validation.check_tensors(query, key, value)
     extras = _extras(query, extra_key, extra_value, extra_lengths)

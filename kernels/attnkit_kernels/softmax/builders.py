@@ -250,6 +250,11 @@ def sliding(
     """The map where a query sees the keys nearer than `window` tokens, and the first `sink` keys.
 
     Causal: none after the query itself, so `window` keys with its own. ValueError for a window below 1.
+
+    >>> sliding(5, 2, causal=True).to_dense()[0, 0].sum(1).tolist()
+    [1, 2, 2, 2, 2]
+    >>> sliding(512, 129, query_block=128, key_block=128).counts()["visited"]
+    10
     """
     settings = dict(kind="sliding", window=window, sink=sink, causal=causal, **named)
     first, end = np.zeros(tokens, np.int64), np.full(tokens, tokens)

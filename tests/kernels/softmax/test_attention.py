@@ -1,6 +1,8 @@
 """The definition of attention over a map: brute force, limit cases, gradients, dtypes, laws, and refusals."""
 
+import doctest
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -263,3 +265,10 @@ def test_unsupported_pairs_of_implementation_and_dtype_list_what_works():
     detached = (tensor.detach() for tensor in inputs(CAUSAL, dtype=torch.float64))
     with pytest.raises(ImplementationError, match="'flex' takes float32, float16, bfloat16, not float64; " + works):
         attention(*detached, block_map=CAUSAL, impl="flex")
+
+
+@pytest.mark.parametrize("name", ["api", "builders"])
+def test_examples_of_docstrings(name):
+    found = doctest.testmod(import_module(f"attnkit_kernels.softmax.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0
