@@ -100,9 +100,10 @@ def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, bloc
     """
     # prefix[n] shows the first n slots
     prefix = np.packbits(np.tri(blocks[1] + 1, blocks[1], -1, np.bool_), axis=1, bitorder="little")
+    prefix = prefix.view(np.uint64 if blocks[1] % 64 == 0 else np.uint8)
     frame, place = np.divmod(query[:, None] + np.arange(blocks[0]), per_frame)
     key_frame, key_place = np.divmod(key[:, None], per_frame)
-    bits = np.zeros((*frame.shape, prefix.shape[1]), np.uint8)
+    bits = np.zeros((*frame.shape, prefix.shape[1]), prefix.dtype)
     for met in range((blocks[1] - 1) // per_frame + 2):
         width = widths[np.abs(frame - key_frame - met)]
         if sink:
@@ -112,5 +113,5 @@ def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, bloc
         first, last = np.clip(slot, 0, blocks[1]), np.clip(slot + per_frame, 0, blocks[1])
         start = np.clip(slot + place - width, first, last)
         stop = np.maximum(np.clip(slot + place + width + 1, first, last), start)
-        bits |= prefix[stop] & ~prefix[start]
-    return bits
+        bits |= prefix[stop] ^ prefix[start]
+    return bits.view(np.uint8)
