@@ -79,7 +79,9 @@ def maps(block: int = 16) -> dict[str, BlockMap]:
         "mask_all": from_mask(both, block, block),
         "mask_permuted": from_mask(both, block, block, order(40, block, 3, 6), order(45, block, 7, 7)),
         "blocks": from_blocks(random_mask(1, 4, 4, 3, share=0.6, seed=8), 4 * block, 3 * block, block, block),
-        "complement": from_blocks(random_mask(4, 3, share=0.6, seed=9), 61, 45, block, block).complement(),
+        "complement": from_blocks(
+            random_mask(4, 3, share=0.6, seed=9), 4 * block - 3, 3 * block - 3, block, block
+        ).complement(),
         "predicate": from_predicate(lambda query, key: (query + key) % 3 == 0, 41, 43, block, block),
         "packed_causal": pack(causal(50, block, block), [0, 7, 7, 30, 50]),
         "blind_queries": with_blind_queries(),
