@@ -105,7 +105,7 @@ def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, bloc
     key_frame, key_place = np.divmod(key[:, None], per_frame)
     bits = np.zeros((*frame.shape, prefix.shape[1]), prefix.dtype)
     for met in range((blocks[1] - 1) // per_frame + 2):
-        width = widths[np.abs(frame - key_frame - met)]
+        width = widths.take(np.abs(frame - key_frame - met))
         if sink:
             width[(key_frame[:, 0] == 0) & (met == 0)] = per_frame
         # slot of the frame's first token, which may lie before the block
@@ -113,5 +113,5 @@ def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, bloc
         first, last = np.clip(slot, 0, blocks[1]), np.clip(slot + per_frame, 0, blocks[1])
         start = np.clip(slot + place - width, first, last)
         stop = np.maximum(np.clip(slot + place + width + 1, first, last), start)
-        bits |= prefix[stop] ^ prefix[start]
+        bits |= prefix.take(stop, 0) ^ prefix.take(start, 0)
     return bits.view(np.uint8)
