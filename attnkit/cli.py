@@ -21,6 +21,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
         imports=("cv2", "numba", "OpenEXR", "PIL", "tifffile", "safetensors"),
         models=("llf-lut",),
     ),
+    "bench-kernel": Entry(
+        "attnkit.commands.bench_kernel:bench_kernel",
+        "Check and time attention operators beside what is there instead",
+        imports=("torch", "scipy", "PIL"),
+    ),
     "models": Family(
         "List, show, verify and import the models",
         {

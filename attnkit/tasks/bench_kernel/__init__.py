@@ -1,0 +1,1 @@
+"""Attention operators measured: right first, then how fast, beside what a user would pick instead."""
