@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 KIND = "attnkit cost model"
 SCHEMA = 1
 _NS = 1e9
+# cost files that come with the package
+_COSTS = Path(__file__).with_name("costs")
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,25 @@ class CostModel:
             return cls(**content)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def shipped() -> dict[str, Path]:
+    """The cost files that come with the package, by name."""
+    return {path.stem: path for path in sorted(_COSTS.glob("*.json"))}
+
+
+def cost_named(name: str) -> CostModel:
+    """The model of a cost file, by its path or by the name of a shipped one.
+
+    ValueError for a file that is no cost file, FileNotFoundError where there is none.
+    """
+    path = Path(name)
+    known = shipped()
+    if name in known and not path.exists():
+        path = known[name]
+    elif not path.exists():
+        raise FileNotFoundError(f"{name}: no such file, and no shipped one of that name ({', '.join(known)})")
+    return CostModel.load(path)
 
 
 def _terms(counts: Counts, query_block: int, key_block: int, dim: int) -> NDArray[np.float64]:
