@@ -42,7 +42,12 @@ STATIC = {
     "halo": "halo:Halo",
     "random_blocks": "random_blocks:RandomBlocks",
 }
-ROUTED: dict[str, str] = {}
+ROUTED = {
+    "bilevel": "bilevel:Bilevel",
+    "kmeans": "kmeans:Kmeans",
+    "sla": "sla:Sla",
+    "headwise": "headwise:Headwise",
+}
 PATTERNS = STATIC | ROUTED
 
 
