@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from attnkit_kernels.patterns import REQUIRED
+
 from attnkit.runtime.errors import UsageError
 from attnkit.runtime.values import nearest, one_of
 
@@ -181,7 +183,13 @@ def _case(operator: Operator, texts: Mapping[str, str], given: Mapping[str, Mapp
     head = f"{operator.name}."
     own.update({key.removeprefix(head): text for key, text in texts.items() if key.startswith(head)})
     asked = {key: read_setting(operator, key, text) for key, text in own.items()}
-    settings = {**operator.usual(canvas), **asked}
+    # who gives one setting means the others at their own defaults; what has none is filled in
+    usual = {
+        key: value
+        for key, value in operator.usual(canvas).items()
+        if not asked or operator.settings()[key].default is REQUIRED
+    }
+    settings = {**usual, **asked}
     heads = whole("heads", shape["heads"])
     kv_heads = whole("kv-heads", shape.get("kv-heads", shape["heads"]))
     if heads % kv_heads:

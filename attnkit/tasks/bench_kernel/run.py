@@ -67,7 +67,8 @@ def run_bench(bench: Bench, batch: BatchOptions) -> int:
 
     talk = Talk("bench-kernel", quiet=batch.quiet, verbose=batch.verbose, log_file=batch.log_file)
     talk.check()
-    check_outputs([*bench.tables, *([bench.plot] if bench.plot else [])], batch)
+    check_outputs(bench.tables, tables.SUFFIXES, "--out", batch)
+    check_outputs([] if bench.plot is None else [bench.plot], (".png",), "--plot", batch)
     if not bench.names and bench.suite is None:
         talk.info(f"no operator named: the suite {DEFAULT_SUITE}; --list shows what there is")
     wanted, baselines = wanted_of(bench)
@@ -147,15 +148,13 @@ def make_plan(cases: Sequence[Case], baselines: tuple[str, ...], device: str) ->
     return Plan(list(cases), baselines, maps, refused)
 
 
-def check_outputs(paths: Sequence[Path], batch: BatchOptions) -> None:
+def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], option: str, batch: BatchOptions) -> None:
     """UsageError for a file that could not be written or would be replaced."""
     if len(set(paths)) < len(paths):
-        raise UsageError(f"--out: got {' '.join(map(str, paths))}, expected each file once")
+        raise UsageError(f"{option}: got {' '.join(map(str, paths))}, expected each file once")
     for path in paths:
-        option = "--plot" if path.suffix == ".png" else "--out"
-        if path.suffix not in (*tables.SUFFIXES, ".png"):
-            words = one_of(tables.SUFFIXES)
-            raise UsageError(f"{option} {path}: got suffix {path.suffix or 'none'}, expected {words} (.png for --plot)")
+        if path.suffix not in suffixes:
+            raise UsageError(f"{option} {path}: got suffix {path.suffix or 'none'}, expected {one_of(suffixes)}")
         if not path.parent.is_dir():
             raise UsageError(f"{option} {path}: no folder {path.parent}")
         for file in files_of(path):
