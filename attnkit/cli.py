@@ -26,6 +26,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
         "Check and time attention operators beside what is there instead",
         imports=("torch", "scipy", "PIL"),
     ),
+    "sim-gna": Entry(
+        "attnkit.commands.sim_gna:sim_gna",
+        "Predict what a sparse attention costs, without running it",
+        imports=("numpy", "PIL"),
+    ),
     "models": Family(
         "List, show, verify and import the models",
         {
