@@ -261,6 +261,7 @@ def test_existing_is_refused_then_overwritten(option: str, run: Run, work: Path)
         (("-i", "30,48", "-w", "8,8", "-o", "none/a.csv"), ["no folder none"]),
         (("-i", "30,48", "-w", "8,8", "-o", "a.csv", "-o", "a.csv.json"), ["a.csv.json", "twice"]),
         (("-i", "30,48", "-w", "8,8", "--plot", "a.jpg"), ["--plot a.jpg", ".png"]),
+        (("-i", "999,999,999", "-w", "8", "--plot", "a.png"), ["--plot", "tiles, expected at most 268435456"]),
         (("-i", "30,48", "-w", "8,8", "--sweeep"), ["did you mean --sweep?"]),
         (("-i", "30,48", "-w", "8,8", "a.txt"), ["'a.txt'", "expected no more arguments"]),
     ],

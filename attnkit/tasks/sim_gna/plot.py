@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from attnkit.runtime.errors import UsageError
+
 from .report import settings_shown, word
 from .task import NEIGHBORHOOD, SimulationResult
 
@@ -17,6 +19,8 @@ PAPER, INK = (255, 255, 255), (40, 40, 40)
 FULL, PARTIAL, SKIPPED = (24, 84, 160), (240, 150, 40), (236, 238, 240)
 # pixels of the longer side; a pixel shows the mean of its tiles
 LARGEST = 1024
+# pairs of tiles that are still looked at: seconds, and half a gigabyte
+MOST_TILES = 1 << 28
 MARGIN, LINE = 16, 22
 
 
@@ -46,12 +50,14 @@ def tile_map(rows: Iterable[tuple[Any, Any]], query_tiles: int, key_tiles: int) 
 
 
 def draw(result: SimulationResult) -> NDArray[np.uint8]:
-    """The tile map with what it shows above it: picture (rows, columns, 3) uint8."""
+    """The tile map with what it shows above it: picture (rows, columns, 3) uint8. UsageError for a map too large."""
     import numpy as np
     from attnkit_kernels.simulate.rows import map_rows, tile_rows
     from PIL import Image, ImageDraw, ImageFont
 
     request, one = result.request, result.simulation
+    if one.map_tiles_total > MOST_TILES:
+        raise UsageError(f"--plot: got a map of {one.map_tiles_total} tiles, expected at most {MOST_TILES}")
     if request.pattern == NEIGHBORHOOD and len(result.query_tile) == len(request.canvas):
         rows = tile_rows(request.canvas, result.pattern, result.query_tile, result.key_tile)
         key_tiles = one.map_tiles_total // one.query_tiles

@@ -189,8 +189,8 @@ def _facts(result: SimulationResult) -> list[list[str]]:
         sparse, dense = result.milliseconds(one), result.milliseconds(one, dense=True)
         assert sparse is not None and dense is not None
         facts += [
-            ["predicted, forward (ms)", f"{sparse:.4g}"],
-            ["predicted dense (ms)", f"{dense:.4g} ({dense / sparse:.2f}x)"],
+            [f"predicted, {cost.direction} (ms)", f"{sparse:.4g}"],
+            [f"predicted, {cost.direction}, dense (ms)", f"{dense:.4g} ({dense / sparse:.2f}x)"],
             ["by the cost model of", f"{cost.device or 'unknown device'}: {cost.source or 'no source stated'}"],
         ]
         if cost.median_error is not None and cost.worst_error is not None:
