@@ -98,8 +98,8 @@ def table_map(table: Tensor, canvas: Canvas, sides: tuple[int, ...], block: int 
     order = np.pad(order, ((0, 0), (0, parts * block - tokens)), constant_values=-1)
     seen = np.zeros((*table.shape[:-1], regions), np.bool_)
     np.put_along_axis(seen, table.cpu().numpy(), True, -1)
-    filled = (order.reshape(-1, block) >= 0).any(1)
-    blocks = seen.repeat(parts, -2).repeat(parts, -1) & filled & filled[:, None]
+    filled = np.any(order.reshape(-1, block) >= 0, axis=1)
+    blocks = seen.repeat(parts, -2).repeat(parts, -1) & (filled & filled[:, None])
     if blocks.ndim == 3:
         blocks = blocks[:, None]
     count = math.prod(canvas)

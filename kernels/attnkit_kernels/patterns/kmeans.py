@@ -38,8 +38,7 @@ class Kmeans:
     def __post_init__(self) -> None:
         if min(self.clusters, self.window, self.block) < 1:
             raise ValueError(
-                "clusters, window and block must be at least 1, "
-                f"got {self.clusters}, {self.window} and {self.block}"
+                f"clusters, window and block must be at least 1, got {self.clusters}, {self.window} and {self.block}"
             )
 
     def block_map(self, query: Tensor, key: Tensor, *, canvas: Canvas | None = None) -> BlockMap:

@@ -22,7 +22,7 @@ def normal(*shape, seed=0, dtype=torch.float32):
     ],
 )
 def test_members_by_hand(tokens, window, sets):
-    """The sheet's case, d = 1 and centroids 1 and -1; equal tokens go to the earlier; the window is cut to the tokens."""
+    """d = 1 and centroids 1 and -1; of equal tokens the earlier is taken; the window is cut to the tokens."""
     found = members(torch.tensor(tokens).reshape(1, -1, 1, 1), torch.tensor([[[1.0], [-1.0]]]), window)
     assert found[0, 0].tolist() == sets
 

@@ -17,7 +17,7 @@ def region_of(canvas, sides):
 
 
 def naive(query, key, value, table, region, scale):
-    """Float64 attention where a token sees the tokens of its region's row of the table [batch, heads | 1, regions, k]."""
+    """Float64 attention where a token sees the regions in its own's row of the table [batch, (heads,) regions, k]."""
     table = table if table.ndim == 4 else table[:, None]
     seen = (table[:, :, region][:, :, :, None, :] == region[None, None, None, :, None]).any(-1)
     scores = torch.einsum("bihd,bjhd->bhij", query.double(), key.double()) * scale
@@ -124,9 +124,7 @@ def test_zero_padding_takes_part_as_published():
     """The NCHW class: 9 in 4 regions are 5 of 2, zeros behind; means over real pixels, zeros in the softmax."""
     canvas, padded = (9, 9), (10, 10)
     query, key, value = inputs(canvas, batch=1)
-    result = bilevel_attention(
-        query, key, value, canvas=canvas, regions=4, topk=3, padding="zeros", impl="reference"
-    )
+    result = bilevel_attention(query, key, value, canvas=canvas, regions=4, topk=3, padding="zeros", impl="reference")
     filled = []
     for x in (query, key, value):
         grid = torch.zeros(1, 10, 10, 2, 4, dtype=torch.float64)
@@ -134,9 +132,7 @@ def test_zero_padding_takes_part_as_published():
         filled.append(grid.reshape(1, 100, 2, 4))
     region = region_of(padded, (2, 2))
     real = (torch.arange(100) // 10 < 9) & (torch.arange(100) % 10 < 9)
-    means = [
-        torch.stack([x.reshape(100, 8)[(region == r) & real].mean(0) for r in range(25)]) for x in filled[:2]
-    ]
+    means = [torch.stack([x.reshape(100, 8)[(region == r) & real].mean(0) for r in range(25)]) for x in filled[:2]]
     table = (means[0] @ means[1].T).argsort(-1, descending=True)[None, :, :3]
     assert torch.equal(result.table, table)
     expected = naive(*filled, table, region, 8**-0.5).reshape(1, 10, 10, 2, 4)[:, :9, :9].reshape(1, 81, 2, 4)
@@ -149,9 +145,7 @@ def test_the_older_class_is_a_padded_canvas():
     """It pads before projecting: padded tokens are keys like any other, and count in the means."""
     query, key, value = inputs((10, 10), batch=1)
     zeros, mask = (
-        bilevel_attention(
-            query, key, value, canvas=(10, 10), regions=5, topk=3, padding=padding, impl="reference"
-        )
+        bilevel_attention(query, key, value, canvas=(10, 10), regions=5, topk=3, padding=padding, impl="reference")
         for padding in ("zeros", "mask")
     )
     assert torch.equal(zeros.output, mask.output)

@@ -89,7 +89,8 @@ def test_planted_groups_are_attention_under_a_block_mask():
 def test_mass_and_the_unrouted():
     """Counts sum to clusters * window in each head; tokens in no cluster are exactly the zero rows."""
     query, key, value = inputs(32)
-    result = routing_attention(query, key, value, normal(2, 4, 4, dtype=torch.float64, seed=8), window=8, impl="reference")
+    centroids = normal(2, 4, 4, dtype=torch.float64, seed=8)
+    result = routing_attention(query, key, value, centroids, window=8, impl="reference")
     assert (result.counts.sum(1) == 32).all()
     unrouted = result.counts == 0
     assert unrouted.any()
@@ -144,18 +145,12 @@ def test_padding_is_outside_whatever_stands_there(impl, causal):
     for x in (query, key, value):
         x[1, 6:] = torch.nan
     lengths = [10, 6]
-    result = routing_attention(
-        query, key, value, centroids, window=7, causal=causal, lengths=lengths, impl=impl
-    )
-    output, counts = naive(
-        normed(query, "layer"), normed(key, "layer"), value, centroids, 7, causal, 0.01, lengths
-    )
+    result = routing_attention(query, key, value, centroids, window=7, causal=causal, lengths=lengths, impl=impl)
+    output, counts = naive(normed(query, "layer"), normed(key, "layer"), value, centroids, 7, causal, 0.01, lengths)
     assert torch.equal(result.counts, counts)
     torch.testing.assert_close(result.output, output, rtol=1e-9, atol=1e-9)
     strict = routing_attention(query, key, value, centroids, window=7, strict=True, lengths=lengths, impl=impl)
-    short = routing_attention(
-        query[1:, :6], key[1:, :6], value[1:, :6], centroids, window=7, strict=True, impl=impl
-    )
+    short = routing_attention(query[1:, :6], key[1:, :6], value[1:, :6], centroids, window=7, strict=True, impl=impl)
     torch.testing.assert_close(strict.output[1:, :6], short.output)
     assert (strict.output[1, 6:] == 0).all()
 
@@ -167,9 +162,7 @@ def changed_rows(strict):
     other_value[:, -1] = 5.0
     centroids = random_centroids(2, 4, 4, torch.Generator().manual_seed(5)).double()
     one, other = (
-        routing_attention(
-            q, q, v, centroids, window=8, causal=True, strict=strict, impl="reference"
-        ).output
+        routing_attention(q, q, v, centroids, window=8, causal=True, strict=strict, impl="reference").output
         for q, v in ((query, value), (other_query, other_value))
     )
     return int(((one - other)[:, :-1].abs() > 1e-9).any(-1).sum())
@@ -269,7 +262,8 @@ def test_first_step_of_the_authors_rule_is_far_too_long():
     state = move(start(centroids), torch.ones(2, 3, dtype=torch.float64), total, decay=0.999)
     torch.testing.assert_close(state.centroids, 999 * centroids + total)
     # the smoothing of unequal counts
-    uneven = move(start(centroids), torch.tensor([[0.0, 1.0, 2.0]]).double().repeat(2, 1), total, decay=0.5, epsilon=0.1)
+    counts = torch.tensor([[0.0, 1.0, 2.0]]).double().repeat(2, 1)
+    uneven = move(start(centroids), counts, total, decay=0.5, epsilon=0.1)
     smooth = torch.tensor([0.1, 0.6, 1.1]).double() / 1.8 * 1.5
     torch.testing.assert_close(uneven.centroids, (0.5 * centroids + 0.5 * total) / smooth[:, None])
 

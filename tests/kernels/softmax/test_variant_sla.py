@@ -147,9 +147,7 @@ def test_paper_form_without_skip_is_the_marginal_form_and_with_full_skip_the_spa
 
     def run(skip, form):
         routing = Sla(ratio=0.4, skip=skip, query_block=16, key_block=8)
-        return sparse_linear_attention(
-            query, key, value, routing=routing, form=form, projection=eye, impl="reference"
-        )
+        return sparse_linear_attention(query, key, value, routing=routing, form=form, projection=eye, impl="reference")
 
     assert torch.equal(run(0.0, "paper").output, run(0.0, "marginal").output)
     alone = run(0.6, "paper")
@@ -163,8 +161,7 @@ def test_paper_form_without_skip_is_the_marginal_form_and_with_full_skip_the_spa
 @pytest.mark.parametrize("feature", ["softmax", "elu"])
 def test_gradients_with_the_routing_fixed(form, feature):
     query, key, value = (
-        normal(1, 24, heads, 4, dtype=torch.float64, seed=at).requires_grad_()
-        for at, heads in enumerate((2, 1, 1))
+        normal(1, 24, heads, 4, dtype=torch.float64, seed=at).requires_grad_() for at, heads in enumerate((2, 1, 1))
     )
     routing = Sla(ratio=0.4, skip=0.3, query_block=8, key_block=8)
     weight = normal(4, 4, dtype=torch.float64, seed=3).requires_grad_()
@@ -192,9 +189,7 @@ def test_gradients_with_the_routing_fixed(form, feature):
 
 def test_published_backward_formulas():
     """The sheet's section 2e for the linear part: block states, then total minus chosen in both directions."""
-    query, key, value = (
-        normal(1, 24, 1, 4, dtype=torch.float64, seed=at).requires_grad_() for at in range(3)
-    )
+    query, key, value = (normal(1, 24, 1, 4, dtype=torch.float64, seed=at).requires_grad_() for at in range(3))
     routing = Sla(ratio=0.4, skip=0.0, query_block=8, key_block=8)
     eye = torch.eye(4, dtype=torch.float64)
     result = sparse_linear_attention(
@@ -236,9 +231,7 @@ def test_half_inputs_give_half_outputs_near_the_exact_ones():
             impl="reference",
         )
         assert run[dtype].output.dtype == dtype
-        torch.testing.assert_close(
-            run[dtype].output.double(), run[torch.float64].output, rtol=2e-2, atol=2e-2
-        )
+        torch.testing.assert_close(run[dtype].output.double(), run[torch.float64].output, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize(("ratio", "published"), [(0.05, 2.74), (0.10, 5.38), (0.20, 10.65)])
