@@ -107,7 +107,9 @@ def _leaves(path: tuple[int, ...], kind: Any) -> Iterator[tuple[tuple[int, ...],
 
 def _plain(kind: Any) -> Any:
     if isinstance(kind, tuple):
-        return tuple(_plain(part) for part in kind)
+        parts = [_plain(part) for part in kind]
+        # kernels read the fields of a named tuple by name
+        return type(kind)(*parts) if hasattr(kind, "_fields") else tuple(parts)
     return "constexpr" if kind is None else kind.removesuffix(":16")
 
 
