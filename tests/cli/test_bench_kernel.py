@@ -52,9 +52,18 @@ def test_list_as_json(run: Run) -> None:
     told = json.loads(ended.out)
     assert told["command"] == NAME
     by_name = {one["operator"]: one for one in told["result"]["operators"]}
-    assert by_name["radial"]["settings"]["decay"]["help"]
+    assert "decay" in by_name["radial"]["settings"] and by_name["sla"]["settings"] is None
     assert {one["suite"] for one in told["result"]["suites"]} == {"quick", "cpu", "gpu"}
     assert any(one["baseline"] == "flex" and one["installed"] for one in told["result"]["baselines"])
+
+
+def test_list_of_names_shows_their_settings(run: Run) -> None:
+    ended = run(NAME, "--list", "sla", "neighborhood")
+    assert (ended.code, ended.err) == (0, "")
+    assert "sla.ratio" in ended.out and "neighborhood.stride" in ended.out and "required" in ended.out
+    told = json.loads(run(NAME, "--list", "lut3d", "--json").out)["result"]
+    assert told["settings"][0]["setting"] == "lut3d.size" and told["settings"][0]["default"] == "33"
+    assert "did you mean sla" in run(NAME, "--list", "slaa").line
 
 
 def test_table(run: Run) -> None:

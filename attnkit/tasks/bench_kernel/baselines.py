@@ -6,7 +6,7 @@ Nothing here imports torch or a peer before a baseline is prepared: `--list` sho
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class Baseline:
     summary: str
     module: str
     own_map: bool
-    prepare: Callable[[Case, Inputs, BlockMap | None], Kernel]
+    prepare: Callable[[Case, Inputs, BlockMap | None], Kernel] | None
 
     @property
     def present(self) -> bool:
@@ -51,12 +51,28 @@ def baseline_named(name: str) -> Baseline:
     return BASELINES[name]
 
 
-def prepare_baseline(name: str, case: Case, inputs: Inputs, block_map: BlockMap | None) -> Kernel:
-    """The baseline's kernel for a case. Absent where its package is not here, Unsupported where it cannot."""
+def prepare_baseline(name: str, case: Case, kernel: Kernel, seed: int) -> Kernel:
+    """The baseline beside the kernel of a case. Absent where its package is not here, Unsupported where it cannot."""
     baseline = BASELINES[name]
     if not baseline.present:
         raise Absent(f"{baseline.module} is not installed")
-    return baseline.prepare(case, inputs, block_map)
+    if baseline.prepare is None:
+        return _reference(case, kernel, seed)
+    if kernel.operands is None:
+        raise Unsupported(f"{case.operator} is no attention, so {name} cannot stand in for it")
+    return baseline.prepare(case, kernel.operands, kernel.block_map)
+
+
+def _reference(case: Case, kernel: Kernel, seed: int) -> Kernel:
+    from .kernels import prepare
+
+    if kernel.operands is not None:
+        queries, keys = (one.shape[1] for one in kernel.operands[:2])
+        refuse_large(case, queries, keys, "the reference's scores of all pairs")
+    made = None if kernel.block_map is None else (kernel.block_map, 0.0)
+    own = prepare(replace(case, impl="reference"), str(kernel.inputs[0].device), seed, made)
+    own.map_seconds = None
+    return own
 
 
 def _sdpa(case: Case, inputs: Inputs, block_map: BlockMap | None, backend: str | None, masked: bool) -> Kernel:
@@ -237,6 +253,7 @@ BASELINES: dict[str, Baseline] = {
         Baseline("sdpa-cudnn", "its cuDNN backend", "torch", False, _sdpa_with("CUDNN_ATTENTION")),
         Baseline("sdpa-math", "its plain backend, with all scores", "torch", False, _sdpa_with("MATH")),
         Baseline("sdpa-mask", "torch's attention with the map as a dense mask", "torch", True, _sdpa_with(None, True)),
+        Baseline("reference", "the operator's own definition in eager torch", "torch", True, None),
         Baseline("flex", "FlexAttention on the same map", "torch", True, _flex),
         Baseline("natten", "NATTEN, for neighborhood", "natten", True, _natten),
         Baseline("flash-attn", "FlashAttention, for dense, causal and sliding", "flash_attn", True, _flash),

@@ -54,6 +54,8 @@ class Kernel:
     block_map: BlockMap | None = None
     # query, key and value in layout "tokens", for baselines
     operands: tuple[Tensor, Tensor, Tensor] | None = None
+    # the same at a shape whose right answer takes at most so many scores, where rows cannot stand for the whole
+    smaller: Callable[[int], tuple[Kernel, str]] | None = None
 
     def call(self, direction: str, seed: int = 0) -> Callable[[], Any]:
         """What is timed: the forward pass, the backward pass of one that has been done, or both."""
@@ -93,12 +95,18 @@ def static_map(case: Case) -> tuple[BlockMap, float]:
     return block_map, time.perf_counter() - start
 
 
+Drawn = dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]]
+
+
 def check_case(case: Case, device: str) -> None:
     """ValueError where the implementation does not take the type, the device or the direction of a case."""
     if OPERATORS[case.operator].kind == "image":
+        from .pictures import check_picture
+
+        check_picture(case, device)
         return
     tiny = torch.zeros(1, 1, 1, case.dim, dtype=getattr(torch, case.dtype), device=device)
-    resolve_impl(*(tiny.requires_grad_(case.direction != "fwd") for _ in range(3)), impl=case.impl)
+    resolve_impl(*(tiny.clone().requires_grad_(case.direction != "fwd") for _ in range(3)), impl=case.impl)
 
 
 def prepare(
@@ -106,21 +114,40 @@ def prepare(
     device: str,
     seed: int,
     made: tuple[BlockMap, float] | None = None,
-    drawn: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] | None = None,
+    drawn: Drawn | None = None,
 ) -> Kernel:
     """The kernel of a case; `made` is its map where it is known, `drawn` keeps the inputs of cases of one group."""
-    operator = OPERATORS[case.operator]
-    drawn = {} if drawn is None else drawn
-    if operator.kind == "static":
-        block_map, seconds = made or static_map(case)
-        lengths = lengths_of(block_map)
-        if lengths not in drawn:
-            drawn[lengths] = draw(case, *lengths, device, seed)
-        tensors = drawn[lengths]
+    kind = OPERATORS[case.operator].kind
+    if kind == "image":
+        from .pictures import prepare_picture
+
+        return prepare_picture(case, device, seed)
+    if kind == "static":
+        made = made or static_map(case)
+        lengths = lengths_of(made[0])
     else:
-        raise NotImplementedError(operator.kind)
-    impl = resolve_impl(*tensors, impl=case.impl)
+        lengths = (case.tokens, case.tokens)
+    drawn = {} if drawn is None else drawn
+    if lengths not in drawn:
+        drawn[lengths] = draw(case, *lengths, device, seed)
+    tensors = drawn[lengths]
+    impl = resolve_impl(*(one.detach().requires_grad_(case.direction != "fwd") for one in tensors), impl=case.impl)
+    if kind == "variant":
+        from .compositions import prepare_composition
+
+        return prepare_composition(case, tensors, impl, seed)
+    block_map, seconds = made or routed_map(case, tensors)
     return over_map(case, tensors, block_map, impl, seconds)
+
+
+def routed_map(case: Case, tensors: tuple[Tensor, Tensor, Tensor]) -> tuple[BlockMap, float]:
+    """The map that a routed pattern makes of query and key, and the seconds of its second making."""
+    pattern = patterns.pattern(case.operator, **dict(case.settings))
+    for _ in range(2):
+        start = time.perf_counter()
+        block_map = pattern.block_map(tensors[0], tensors[1], canvas=case.canvas)
+        seconds = time.perf_counter() - start
+    return block_map, seconds
 
 
 def over_map(

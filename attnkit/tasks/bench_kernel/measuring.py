@@ -8,7 +8,7 @@ from typing import Any
 
 from . import breakeven
 from .baselines import BASELINES, prepare_baseline
-from .failures import OK, WRONG, Unsupported, reason_of
+from .failures import OK, WRONG, reason_of
 from .gate import check
 from .kernels import Kernel, prepare
 from .memory import Question, Server
@@ -30,10 +30,15 @@ class Options:
     """repeats: rounds, or None for as many as take some seconds; memory: whether peak memory is measured too."""
 
     baselines: tuple[str, ...] = ("sdpa",)
+    picture_baselines: tuple[str, ...] = ("reference",)
     device: str = "cpu"
     repeats: int | None = None
     seed: int = 0
     memory: bool = True
+
+    def baselines_of(self, case: Case) -> tuple[str, ...]:
+        """The baselines of a case."""
+        return self.picture_baselines if OPERATORS[case.operator].kind == "image" else self.baselines
 
 
 @dataclass
@@ -57,21 +62,29 @@ def clock_for(device: str) -> Clock:
     return HostClock() if device == "cpu" else DeviceClock(device)
 
 
-def measure(cases: Sequence[Case], options: Options, maps: Mapping[Case, Any], say: Say) -> Iterator[list[Row]]:
-    """The rows of each group, as soon as they are known. `maps` holds what `kernels.static_map` gave for a case."""
+def measure(
+    cases: Sequence[Case], options: Options, maps: Mapping[Case, Any], roofs: dict[str, Peaks], say: Say
+) -> Iterator[list[Row]]:
+    """The rows of each group, as soon as they are known. `maps` holds what `kernels.static_map` gave for a case.
+
+    Peaks by type of number are put into `roofs`: measured before each group and after the last, the best counts.
+    """
     clock = clock_for(options.device)
     server = Server()
-    roofs: dict[str, Peaks] = {}
+
+    def look_up(dtype: str) -> None:
+        found = measure_peaks(options.device, dtype, clock)
+        roofs[dtype] = found.best(roofs.get(dtype, found))
+
     try:
         if options.memory:
             server.start()
         for number, (_, group) in enumerate(groups(cases), 1):
-            dtype = group[0].dtype
-            if dtype not in roofs:
-                say(f"measuring the peaks of {options.device} in {dtype}")
-                roofs[dtype] = measure_peaks(options.device, dtype, clock)
             say(f"group {number}: {', '.join(case.operator for case in group)} at {group[0].tokens} tokens")
-            yield measure_group(group, options, maps, clock, server if options.memory else None, roofs[dtype])
+            look_up(group[0].dtype)
+            yield measure_group(group, options, maps, clock, server if options.memory else None)
+        for dtype in list(roofs):
+            look_up(dtype)
     finally:
         server.stop()
 
@@ -90,7 +103,6 @@ def measure_group(
     maps: Mapping[Case, Any],
     clock: Clock,
     server: Server | None,
-    roof: Peaks,
 ) -> list[Row]:
     """One row for each case and each baseline of a group."""
     subjects = subjects_of(group, options, maps)
@@ -109,7 +121,7 @@ def measure_group(
     times = in_turns(calls, clock, options.repeats)
     calls.clear()
     for name, subject in subjects.items():
-        _finish(name, subject, subjects, times, clock, roof, options.seed)
+        _finish(name, subject, subjects, times, clock, options.seed)
     return [subject.row for subject in subjects.values()]
 
 
@@ -127,11 +139,11 @@ def subjects_of(group: Sequence[Case], options: Options, maps: Mapping[Case, Any
             continue
         own.kernel = kernel
         row.update(impl=kernel.impl, **work_fields(kernel))
-        for name in options.baselines:
+        for name in options.baselines_of(case):
             key = _baseline_key(name, case, at)
             own.rivals[name] = key
             if key not in subjects:
-                subjects[key] = _baseline_subject(name, case, kernel, options.device)
+                subjects[key] = _baseline_subject(name, case, kernel, options)
     return subjects
 
 
@@ -141,8 +153,8 @@ def _baseline_key(name: str, case: Case, at: int) -> str:
     return f"{name} causal" if case.operator == "causal" else name
 
 
-def _baseline_subject(name: str, case: Case, kernel: Kernel, device: str) -> Subject:
-    own_map = BASELINES[name].own_map
+def _baseline_subject(name: str, case: Case, kernel: Kernel, options: Options) -> Subject:
+    own_map = BASELINES[name].own_map or OPERATORS[case.operator].kind == "image"
     named = own_map or case.operator == "causal"
     row = {
         **case.identity(),
@@ -153,13 +165,11 @@ def _baseline_subject(name: str, case: Case, kernel: Kernel, device: str) -> Sub
         "role": "baseline",
         "of": case.operator if named else None,
         "impl": None,
-        "device": device,
+        "device": options.device,
     }
     subject = Subject(case, row, baseline=name)
     try:
-        if kernel.operands is None:
-            raise Unsupported(f"{case.operator} is no attention, so {name} cannot stand in for it")
-        subject.kernel = prepare_baseline(name, case, kernel.operands, kernel.block_map)
+        subject.kernel = prepare_baseline(name, case, kernel, options.seed)
     except Exception as error:
         subject.stop(*reason_of(error))
     else:
@@ -207,7 +217,7 @@ def _measure_memory(subject: Subject, options: Options, server: Server) -> None:
 
 
 def _finish(
-    name: str, subject: Subject, subjects: Mapping[str, Subject], times: Times, clock: Clock, roof: Peaks, seed: int
+    name: str, subject: Subject, subjects: Mapping[str, Subject], times: Times, clock: Clock, seed: int
 ) -> None:
     if name in times.failed:
         subject.stop(*reason_of(times.failed[name]))
@@ -229,11 +239,6 @@ def _finish(
         tflops=work.flops / spread.median / 1e12,
         tile_tflops=None if work.tile_flops is None else work.tile_flops / spread.median / 1e12,
         gb_per_s=work.moved / spread.median / 1e9,
-        roofline_percent=100 * roof.seconds(work.flops, work.moved) / spread.median,
-        bound=roof.bound(work.flops, work.moved),
-        flops_per_byte=work.flops / work.moved,
-        peak_tflops=roof.flops / 1e12,
-        peak_gb_per_s=roof.bandwidth / 1e9,
         permute_ms=0.0 if permute is None else spread_of([clock(permute) for _ in range(5)]).median * MS,
         total_ms=(subject.kernel.map_seconds or 0.0) * MS + spread.median * MS,
     )
@@ -252,6 +257,21 @@ def _finish(
         else:
             versus[rival] = {"speedup": None, "low": None, "high": None, "verdict": other.row.get("status")}
     row["versus"] = versus
+
+
+def add_roofline(rows: Sequence[Row], roofs: Mapping[str, Peaks]) -> None:
+    """Write the share of the roof into the rows that have a time."""
+    for row in rows:
+        if row.get("status") != OK:
+            continue
+        roof = roofs[row["dtype"]]
+        row.update(
+            roofline_percent=100 * roof.seconds(row["flops"], row["bytes"]) * MS / row["median_ms"],
+            bound=roof.bound(row["flops"], row["bytes"]),
+            flops_per_byte=row["flops"] / row["bytes"],
+            peak_tflops=roof.flops / 1e12,
+            peak_gb_per_s=roof.bandwidth / 1e9,
+        )
 
 
 def add_break_even(cases: Sequence[Case], rows: Sequence[Row], baselines: Sequence[str]) -> None:

@@ -41,11 +41,13 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Begin importing torch over there."""
+        """Start it, and wait until it has imported torch: what is timed next must not share the machine with that."""
         command = [sys.executable, "-m", "attnkit.tasks.bench_kernel.memory"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
 
     def ask(self, question: Question) -> dict[str, Any]:
         """The peak of one call beyond what was in memory before it."""
@@ -77,6 +79,7 @@ def serve() -> None:
     from . import baselines, gate, kernels  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("ready", flush=True)
     while True:
         try:
             question = pickle.load(sys.stdin.buffer)
@@ -137,12 +140,7 @@ def measure(question: Question) -> int:
         _limit()
     kernel = prepare(case, device, question.seed)
     if question.baseline is not None:
-        inputs = kernel.operands
-        assert inputs is not None
-        block_map = kernel.block_map
-        del kernel
-        kernel = prepare_baseline(question.baseline, case, inputs, block_map)
-        del inputs, block_map
+        kernel = prepare_baseline(question.baseline, case, kernel, question.seed)
     run = kernel.call(case.direction)
     if device != "cpu":
         torch.cuda.synchronize(device)

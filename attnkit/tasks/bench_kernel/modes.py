@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # the options that are a mode, and the other options that mean something with each
 MODES: Mapping[str, tuple[str, ...]] = {
-    "--list": (),
+    "--list": ("NAME",),
     "--compile-only": ("--target", "--dim", "--dtype", "--out", "NAME"),
     "--fit-cost": ("--heads", "--dim", "--dtype", "--direction", "--impl", "--repeats"),
 }
@@ -43,7 +43,7 @@ def run(
     if not chosen and targets is not None:
         raise UsageError("--target: got it without --compile-only, which it belongs to")
     if listed:
-        return runs.show_list(batch)
+        return runs.show_list(batch, asked["names"])
     if compile_only:
         from .compiling import run_compile
 

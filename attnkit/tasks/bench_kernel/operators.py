@@ -35,11 +35,18 @@ class Operator:
     axes: int = 1
     usual: Callable[[Canvas], Usual] = _nothing
     linear: bool = False
+    # the pattern whose settings it has, where that has another name; or settings of its own
+    pattern: str | None = None
     own_settings: Mapping[str, patterns.Setting] | None = None
 
     def settings(self) -> Mapping[str, patterns.Setting]:
-        """Its settings by name: type, default, help."""
-        return patterns.settings_of(self.name) if self.own_settings is None else self.own_settings
+        """Its settings by name: type, default, help. Those of routed patterns import torch."""
+        return patterns.settings_of(self.pattern or self.name) if self.own_settings is None else self.own_settings
+
+    @property
+    def light(self) -> bool:
+        """Whether its settings can be had without torch."""
+        return self.own_settings is not None or (self.pattern or self.name) in patterns.STATIC
 
     def canvas_of(self, tokens: int) -> Canvas:
         """A canvas of that many tokens, as cubic as its divisors allow, the longest axis last. UsageError for none."""
@@ -122,6 +129,39 @@ OPERATORS: dict[str, Operator] = {
             linear=True,
         ),
         Operator("random_blocks", "static", "blocks drawn at random: speed without structure"),
+        Operator(
+            "bilevel",
+            "routed",
+            "regions choose regions (BiFormer)",
+            2,
+            usual=lambda canvas: {"regions": tuple(min(8, side) for side in canvas), "topk": 4},
+        ),
+        Operator("sla", "routed", "the best-scored blocks (the sparse part of SLA)"),
+        Operator("headwise", "routed", "blocks per head (HeSS over SparseVGGT)", usual=lambda _: {"sparsity": 0.9}),
+        Operator("sla-linear", "variant", "SLA whole: routing, sparse part, projected linear part", pattern="sla"),
+        Operator(
+            "kmeans",
+            "variant",
+            "clusters by centroids (Routing Transformer), routing included",
+            usual=lambda canvas: {"clusters": 8, "window": max(1, math.prod(canvas) // 8)},
+        ),
+        Operator(
+            "lut3d",
+            "image",
+            "colours through a 3-D table, trilinear",
+            2,
+            own_settings={"size": patterns.Setting(int, 33, "samples along an axis of the table")},
+        ),
+        Operator(
+            "local-laplacian",
+            "image",
+            "the fast local Laplacian filter",
+            2,
+            own_settings={
+                "levels": patterns.Setting(int, 5, "bands of the pyramid"),
+                "references": patterns.Setting(int, 20, "values that the curve is sampled at"),
+            },
+        ),
     )
 }
 

@@ -23,6 +23,11 @@ class Peaks:
     bandwidth: float
     side: int
 
+    def best(self, other: Peaks) -> Peaks:
+        """The higher of both peaks each: what slows a machine down for a while lowers what is measured then."""
+        faster = self if self.flops >= other.flops else other
+        return Peaks(faster.flops, max(self.bandwidth, other.bandwidth), faster.side)
+
     @property
     def ridge(self) -> float:
         """Operations per byte from which on the products are the limit."""

@@ -164,7 +164,7 @@ def _check_own(name: str, key: str, operators: Sequence[Operator], option: str) 
 def _check_short(key: str, operators: Sequence[Operator], option: str) -> None:
     if not any(key in operator.settings() for operator in operators):
         names = one_of(operator.name for operator in operators)
-        having = ", ".join(name for name, one in OPERATORS.items() if key in one.settings())
+        having = ", ".join(name for name, one in OPERATORS.items() if one.light and key in one.settings())
         raise UsageError(f"{option}: {names} has no {key}; these have one: {having}")
 
 
@@ -190,6 +190,9 @@ def _case(operator: Operator, texts: Mapping[str, str], given: Mapping[str, Mapp
         if not asked or operator.settings()[key].default is REQUIRED
     }
     settings = {**usual, **asked}
+    if operator.kind == "image":
+        # planes of one picture: red, green and blue are its only width
+        shape |= {"heads": "1", "kv-heads": "1", "dim": "3"}
     heads = whole("heads", shape["heads"])
     kv_heads = whole("kv-heads", shape.get("kv-heads", shape["heads"]))
     if heads % kv_heads:

@@ -19,7 +19,7 @@ from attnkit.runtime.values import one_of
 
 from . import tables
 from .baselines import BASELINES, baseline_named
-from .operators import OPERATORS
+from .operators import OPERATORS, Operator, operator_named
 from .plan import Case, Wanted, cases_of
 from .suites import SUITES, suite_named
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .measuring import Row
 
 DEFAULT_SUITE = "quick"
+PICTURE_BASELINES = ("reference",)
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,23 @@ class Bench:
 
 @dataclass
 class Plan:
-    """The cases, the maps that are known before the run, the baselines, and cases that cannot be, with the reason."""
+    """The cases, the maps that are known before the run, and cases that cannot be, with the reason.
+
+    baselines stand beside attentions, picture_baselines beside operators on pictures.
+    """
 
     cases: list[Case]
     baselines: tuple[str, ...]
+    picture_baselines: tuple[str, ...]
     maps: dict[Case, Any]
     refused: dict[Case, str]
+
+    @property
+    def shown(self) -> list[str]:
+        """The baselines that have columns."""
+        pictures = [OPERATORS[case.operator].kind == "image" for case in self.cases]
+        attentions = () if all(pictures) else self.baselines
+        return list(dict.fromkeys((*attentions, *(self.picture_baselines if any(pictures) else ()))))
 
 
 def run_bench(bench: Bench, batch: BatchOptions) -> int:
@@ -85,13 +97,14 @@ def run_bench(bench: Bench, batch: BatchOptions) -> int:
         known = {key_of(row) for row in old["rows"]}
         if not any(key_of({**case.identity(), "role": "operator"}) in known for case in cases):
             raise UsageError(f"--against {bench.against}: has none of the {len(cases)} cases that are to be measured")
-    plan = make_plan(cases, baselines, device)
+    pictures = PICTURE_BASELINES if bench.baselines is None else baselines
+    plan = make_plan(cases, baselines, pictures, device)
     if batch.dry_run:
         _show_plan(plan, batch, environment)
         return EXIT_DONE
     rows, interrupted = _measured(plan, bench, batch, device, talk)
     compared = None if old is None else compare(old["rows"], rows, bench.threshold)
-    result: dict[str, Any] = {"environment": environment, "baselines": list(plan.baselines), "rows": rows}
+    result: dict[str, Any] = {"environment": environment, "baselines": plan.shown, "rows": rows}
     if compared is not None:
         result["against"] = compared
     if not interrupted:
@@ -124,7 +137,7 @@ def wanted_of(bench: Bench) -> tuple[list[Wanted], tuple[str, ...]]:
     return wanted, tuple(dict.fromkeys(baselines))
 
 
-def make_plan(cases: Sequence[Case], baselines: tuple[str, ...], device: str) -> Plan:
+def make_plan(cases: Sequence[Case], baselines: tuple[str, ...], pictures: tuple[str, ...], device: str) -> Plan:
     """Maps of static patterns, and which cases cannot be run. UsageError where none can."""
     from .kernels import check_case, static_map
 
@@ -145,7 +158,7 @@ def make_plan(cases: Sequence[Case], baselines: tuple[str, ...], device: str) ->
     if len(refused) == len(cases):
         case, reason = next(iter(refused.items()))
         raise UsageError(f"{case.operator}: {reason}")
-    return Plan(list(cases), baselines, maps, refused)
+    return Plan(list(cases), baselines, pictures, maps, refused)
 
 
 def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], option: str, batch: BatchOptions) -> None:
@@ -176,9 +189,9 @@ def exit_code(rows: Sequence[Row]) -> int:
 
 
 def _measured(plan: Plan, bench: Bench, batch: BatchOptions, device: str, talk: Talk) -> tuple[list[Row], bool]:
-    from .measuring import Options, add_break_even, groups, measure
+    from .measuring import Options, add_break_even, add_roofline, groups, measure
 
-    options = Options(plan.baselines, device, bench.repeats, batch.seed, bench.memory)
+    options = Options(plan.baselines, plan.picture_baselines, device, bench.repeats, batch.seed, bench.memory)
     usable = [case for case in plan.cases if case not in plan.refused]
     rows: list[Row] = [
         {**case.identity(), "role": "operator", "of": None, "impl": None, "device": device}
@@ -187,14 +200,16 @@ def _measured(plan: Plan, bench: Bench, batch: BatchOptions, device: str, talk: 
     ]
     talk.start(len(groups(usable)))
     interrupted = False
+    roofs: dict[str, Any] = {}
     try:
-        for found in measure(usable, options, plan.maps, talk.detail):
+        for found in measure(usable, options, plan.maps, roofs, talk.detail):
             rows += found
             talk.advance()
     except KeyboardInterrupt:
         interrupted = True
     finally:
         talk.stop()
+    add_roofline(rows, roofs)
     add_break_even(usable, rows, plan.baselines)
     return rows, interrupted
 
@@ -205,7 +220,7 @@ def _write(bench: Bench, batch: BatchOptions, plan: Plan, result: Mapping[str, A
     whole = whole_document(result)
     about = json.dumps({key: result[key] for key in ("environment", "baselines")}, ensure_ascii=False, indent=1) + "\n"
     for path in bench.tables:
-        replace_file(path, tables.table_text(path, result["rows"], plan.baselines, whole).encode())
+        replace_file(path, tables.table_text(path, result["rows"], plan.shown, whole).encode())
         for beside in files_of(path)[1:]:
             replace_file(beside, about.encode())
     if bench.plot is not None:
@@ -244,7 +259,7 @@ def _print(bench: Bench, batch: BatchOptions, plan: Plan, result: Mapping[str, A
     for line in about_lines(result["environment"]):
         print(line)
     print()
-    print_table(*tables.cells_of(rows, tables.PEOPLE, plan.baselines))
+    print_table(*tables.cells_of(rows, tables.PEOPLE, plan.shown))
     done = [row for row in rows if row["status"] == "ok"]
     if bench.roofline and done:
         print()
@@ -283,7 +298,7 @@ def _show_plan(plan: Plan, batch: BatchOptions, environment: Mapping[str, Any]) 
                 "reason": plan.refused.get(case),
                 "device": environment["device_name"],
                 "density": None if block_map is None else block_map.density,
-                "baselines": list(plan.baselines),
+                "baselines": plan.shown,
             }
         )
     if batch.json or batch.jsonl:
@@ -297,29 +312,36 @@ def _show_plan(plan: Plan, batch: BatchOptions, environment: Mapping[str, Any]) 
         print_table(*tables.cells_of([{**one, "of": None} for one in entries], columns))
 
 
-def show_list(batch: BatchOptions) -> int:
-    """Print operators with their settings, baselines and suites; imports no torch."""
+def show_list(batch: BatchOptions, names: Sequence[str] = ()) -> int:
+    """Print operators, baselines and suites, or the settings of the named operators.
+
+    Without names it imports no torch, and leaves out the settings of operators that do.
+    """
     from attnkit.runtime.answers import print_document, print_table
 
+    if names:
+        return _show_settings(batch, [operator_named(name) for name in names])
+    light = {one.name: list(one.settings()) if one.light else None for one in OPERATORS.values()}
     operators = [
-        {
-            "operator": one.name,
-            "kind": one.kind,
-            "summary": one.summary,
-            "settings": {
-                key: {"default": repr(setting.default), "help": setting.help} for key, setting in one.settings().items()
-            },
-        }
+        {"operator": one.name, "kind": one.kind, "settings": light[one.name], "summary": one.summary}
         for one in OPERATORS.values()
     ]
-    baselines = [{"baseline": one.name, "summary": one.summary, "installed": one.present} for one in BASELINES.values()]
+    baselines = [{"baseline": one.name, "installed": one.present, "summary": one.summary} for one in BASELINES.values()]
     suites = [{"suite": name, "summary": one.summary} for name, one in SUITES.items()]
     if batch.json or batch.jsonl:
         print_document({"operators": operators, "baselines": baselines, "suites": suites})
         return EXIT_DONE
     print_table(
         ["operator", "kind", "settings", "what it is"],
-        [[one.name, one.kind, " ".join(one.settings()) or "-", one.summary] for one in OPERATORS.values()],
+        [
+            [
+                name,
+                OPERATORS[name].kind,
+                f"--list {name}" if own is None else " ".join(own) or "-",
+                OPERATORS[name].summary,
+            ]
+            for name, own in light.items()
+        ],
     )
     print()
     print_table(
@@ -328,4 +350,26 @@ def show_list(batch: BatchOptions) -> int:
     )
     print()
     print_table(["suite", "what it runs"], [[name, one.summary] for name, one in SUITES.items()])
+    return EXIT_DONE
+
+
+def _show_settings(batch: BatchOptions, operators: Sequence[Operator]) -> int:
+    from attnkit.runtime.answers import print_document, print_table
+
+    rows = [
+        {
+            "setting": f"{one.name}.{key}",
+            "type": getattr(setting.type, "__name__", None) if isinstance(setting.type, type) else str(setting.type),
+            "default": repr(setting.default),
+            "help": setting.help,
+        }
+        for one in operators
+        for key, setting in one.settings().items()
+    ]
+    if batch.json or batch.jsonl:
+        print_document({"operators": [one.name for one in operators], "settings": rows})
+    else:
+        print_table(
+            ["setting", "type", "default", "what it is"], [[str(cell) for cell in row.values()] for row in rows]
+        )
     return EXIT_DONE

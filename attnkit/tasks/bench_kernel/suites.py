@@ -28,6 +28,8 @@ class Suite:
 
 
 LONG = ("dense", "causal", "sliding", "streaming", "neighborhood", "radial", "blocked", "grid", "halo", "random_blocks")
+ROUTED = ("bilevel", "sla", "headwise", "sla-linear", "kmeans")
+PICTURES = ("lut3d", "local-laplacian")
 FEW = ("dense", "neighborhood", "radial", "blocked", "random_blocks")
 _GPU = {"heads": "24", "dim": "128", "dtype": "bfloat16"}
 
@@ -40,6 +42,8 @@ SUITES: dict[str, Suite] = {
         "minutes on a CPU: every pattern at 2048 to 8192 tokens forward, five of them backward",
         (
             Part(LONG, ("tokens=2048,4096,8192",)),
+            Part(ROUTED, ("tokens=4096",)),
+            Part(PICTURES, ("canvas=512x512",)),
             Part(FEW, ("tokens=4096",), {"direction": "fwdbwd"}),
         ),
     ),
@@ -47,6 +51,8 @@ SUITES: dict[str, Suite] = {
         "a GPU: every pattern at 4096 to 65536 tokens, 24 heads of 128, bfloat16, forward and backward",
         (
             Part(LONG, ("tokens=4096,16384,65536",), _GPU),
+            Part(ROUTED, ("tokens=16384",), _GPU),
+            Part(PICTURES, ("canvas=2048x2048",)),
             Part(FEW, ("tokens=16384", "direction=bwd,fwdbwd"), _GPU),
         ),
         ("sdpa", "sdpa-flash", "sdpa-cudnn", "flex", "natten", "flash-attn", "fla"),

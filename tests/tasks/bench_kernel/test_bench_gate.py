@@ -14,8 +14,9 @@ from attnkit.tasks.bench_kernel import kernels
 from attnkit.tasks.bench_kernel.baselines import prepare_baseline
 from attnkit.tasks.bench_kernel.failures import Absent, reason_of
 from attnkit.tasks.bench_kernel.gate import BOUNDS, check, sample_rows
-from attnkit.tasks.bench_kernel.measuring import Options, add_break_even, measure
+from attnkit.tasks.bench_kernel.measuring import Options, add_break_even, add_roofline, measure
 from attnkit.tasks.bench_kernel.operators import OPERATORS
+from attnkit.tasks.bench_kernel.peaks import Peaks
 from attnkit.tasks.bench_kernel.plan import Case, Wanted, cases_of
 
 SHAPE = {"tokens": "256", "heads": "2", "dim": "8", "impl": "reference"}
@@ -32,6 +33,11 @@ def one_thread() -> Iterator[None]:
 
 def case_of(name: str, **changed: str) -> Case:
     [case] = cases_of(Wanted((name,), (), {**SHAPE, **changed}))
+    return case
+
+
+def picture_case(name: str, **changed: str) -> Case:
+    [case] = cases_of(Wanted((name,), (), {"canvas": "24,31", **changed}))
     return case
 
 
@@ -70,6 +76,44 @@ def test_right_kernels_pass(name: str, direction: str) -> None:
         assert checked.first_seconds >= 0
 
 
+@pytest.mark.parametrize("name", [name for name, one in OPERATORS.items() if one.kind in ("routed", "variant")])
+@pytest.mark.parametrize("direction", ["fwd", "fwdbwd"])
+def test_routed_kernels_and_compositions_pass(name: str, direction: str) -> None:
+    kernel = kernels.prepare(case_of(name, direction=direction, impl="torch"), "cpu", 0)
+    assert check(kernel, direction, 0, 1 << 30).right
+    checked = check(kernel, direction, 0, FEW_PAIRS)
+    cut = OPERATORS[name].kind == "variant"
+    assert checked.right and checked.size == ("at 64 tokens" if cut else "16 of 256 rows")
+    assert kernel.impl == "torch" and kernel.work.flops > 0
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPERATORS.items() if one.kind == "image"])
+def test_picture_kernels_pass_and_fail(name: str) -> None:
+    kernel = kernels.prepare(picture_case(name), "cpu", 0)
+    assert kernel.impl == "numba" and kernel.operands is None
+    assert check(kernel, "fwd", 0).right and check(kernel, "fwd", 0).size == "full"
+    right = kernel.run
+    kernel.run = lambda *inputs: right(*inputs) + 1e-3
+    assert not check(kernel, "fwd", 0).right
+    with pytest.raises(ValueError, match="forward"):
+        kernels.check_case(picture_case(name, direction="bwd"), "cpu")
+    with pytest.raises(ValueError, match="rows and columns"):
+        kernels.check_case(picture_case(name, canvas="4,4,4"), "cpu")
+
+
+def test_pictures_stand_beside_their_reference() -> None:
+    [rows] = list(measure([picture_case("lut3d")], Options(repeats=5, memory=False), {}, {}, lambda line: None))
+    assert [(row["operator"], row["of"], row["status"]) for row in rows] == [
+        ("lut3d", None, "ok"),
+        ("reference", "lut3d", "ok"),
+    ]
+    assert rows[0]["versus"]["reference"]["baseline_ms"] > 0
+    sdpa = list(
+        measure([picture_case("lut3d")], Options(picture_baselines=("sdpa",), repeats=5, memory=False), {}, {}, str)
+    )
+    assert "no attention" in sdpa[0][1]["reason"]
+
+
 @pytest.mark.parametrize("name", ["dense", "neighborhood"])
 @pytest.mark.parametrize("how", ["last row", "scale", "nan", "shape"])
 @pytest.mark.parametrize("most", [1 << 30, FEW_PAIRS])
@@ -97,7 +141,7 @@ def test_a_wrong_kernel_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return result._replace(output=result.output * factor)
 
     monkeypatch.setattr(kernels, "attention", wrong)
-    [rows] = list(measure([case_of("radial")], Options(repeats=1, memory=False), {}, lambda line: None))
+    [rows] = list(measure([case_of("radial")], Options(repeats=1, memory=False), {}, {}, lambda line: None))
     own, baseline = rows
     assert own["status"] == "wrong" and own["error"] == pytest.approx(0.1, rel=0.01) and own["checked"] == "full"
     assert "median_ms" not in own and "compile_ms" not in own and "versus" not in own
@@ -173,7 +217,7 @@ def test_baselines_pass_their_gate(name: str, operator: str) -> None:
     case = case_of(operator, **{"kv-heads": "1", "dim": "16"})
     kernel = kernels.prepare(case, "cpu", 0)
     assert kernel.operands is not None
-    other = prepare_baseline(name, case, kernel.operands, kernel.block_map)
+    other = prepare_baseline(name, case, kernel, 0)
     for most in (1 << 30, FEW_PAIRS):
         assert check(other, "fwd", 0, most).right
     # dense torch does all pairs, whatever the operator would leave out
@@ -183,7 +227,7 @@ def test_baselines_pass_their_gate(name: str, operator: str) -> None:
 
 def test_absent_and_refused_baselines_are_rows_with_a_reason() -> None:
     case = case_of("dense", direction="bwd")
-    [rows] = list(measure([case], Options(("fla", "flex"), repeats=5, memory=False), {}, lambda line: None))
+    [rows] = list(measure([case], Options(("fla", "flex"), repeats=5, memory=False), {}, {}, lambda line: None))
     own, fla, flex = rows
     assert own["status"] == "ok" and own["runs"] == 5
     assert {name: found["verdict"] for name, found in own["versus"].items()} == {"fla": "absent", "flex": "unsupported"}
@@ -193,10 +237,12 @@ def test_absent_and_refused_baselines_are_rows_with_a_reason() -> None:
 
 def test_too_large_tables_are_refused_before_they_are_made() -> None:
     case = cases_of(Wanted(("sliding",), (), {"tokens": "1000000", "heads": "1", "dim": "8"}))[0]
-    inputs = tuple(torch.zeros(1, 1, 1, 8).expand(1, 1000000, 1, 8) for _ in range(3))
-    for name in ("sdpa-mask", "sdpa-math", "flex"):
+    kernel = kernels.prepare(case_of("sliding"), "cpu", 0)
+    long = torch.zeros(1, 1, 1, 8).expand(1, 1000000, 1, 8)
+    kernel.operands = (long, long, long)
+    for name in ("sdpa-mask", "sdpa-math", "flex", "reference"):
         with pytest.raises(MemoryError, match=r"12000\.0 GB") as refused:
-            prepare_baseline(name, case, inputs, from_mask(np.ones((8, 8), np.bool_), 8, 8))  # type: ignore[arg-type]
+            prepare_baseline(name, case, kernel, 0)
         assert reason_of(refused.value)[0] == "out of memory"
 
 
@@ -217,7 +263,10 @@ def test_reasons(error: Exception, status: str) -> None:
 
 def test_rows_of_one_run() -> None:
     cases = cases_of(Wanted(("grid", "dense"), ("tokens=64,128,256",), {"heads": "2", "dim": "8", "impl": "reference"}))
-    rows = [row for group in measure(cases, Options(repeats=5, memory=False), {}, lambda line: None) for row in group]
+    roofs: dict[str, Peaks] = {}
+    groups = measure(cases, Options(repeats=5, memory=False), {}, roofs, lambda line: None)
+    rows = [row for group in groups for row in group]
+    add_roofline(rows, roofs)
     add_break_even(cases, rows, ("sdpa",))
     assert [row["operator"] for row in rows] == ["grid", "sdpa", "dense"] * 3
     for row in rows:
