@@ -65,9 +65,16 @@ class MapArrays:
         # stable: equal rows keep their order, and with it the keys that neighbours share in the cache
         order = np.argsort(-lengths.reshape(-1, max(blocks, 1)), axis=1, kind="stable")
         arrays = (order.reshape(-1), starts, splits, columns[full_first], tiles[full_first])
-        tensors = [torch.from_numpy(array.astype(np.int32)).to(self._device) for array in arrays]
-        batch = self._map.heads * blocks if self._map.batch > 1 else 0
-        return Lists(*tensors, batch=batch, head=blocks if self._map.heads > 1 else 0)
+        put = iter([torch.from_numpy(array.astype(np.int32)).to(self._device) for array in arrays])
+        return Lists(
+            order=next(put),
+            starts=next(put),
+            splits=next(put),
+            columns=next(put),
+            tiles=next(put),
+            batch=self._map.heads * blocks if self._map.batch > 1 else 0,
+            head=blocks if self._map.heads > 1 else 0,
+        )
 
 
 def map_arrays(block_map: BlockMap, device: torch.device) -> MapArrays:

@@ -38,7 +38,7 @@ _HALF: dict[str, dict[int, list[Choice]]] = {
 
 
 def choices(name: str, family: str, shape: Shape) -> list[triton.Config]:
-    """The tuning choices of kernel `name`, tiles cut to the blocks of the map; the first serves calls without tuning."""
+    """The tuning choices of kernel `name`, tiles cut to the map's blocks; the first is for calls without tuning."""
     size = max(64, shape.PADDED_DIM, shape.PADDED_WIDTH)
     found = []
     for rows, columns, warps, stages in _HALF[name][size]:

@@ -1,4 +1,4 @@
-"""Head sensitivity and the errors it comes from: Fisher traces, invariances, alignment, and a toy of one strong head."""
+"""Head sensitivity and the errors it comes from: Fisher traces, invariances, alignment, a toy of one strong head."""
 
 import numpy as np
 import pytest
@@ -145,7 +145,7 @@ def test_inliers_are_fixed_before_the_gradient():
 
 
 def toy(seed, pattern=None, rows=1.0):
-    """Outputs of two layers, of 4 heads over 64 tokens each; the projection of both lets through head 0 nearly alone."""
+    """Output of two layers of 4 heads over 64 tokens; the projections let through head 0 nearly alone."""
     weight = torch.tensor([1.0, 0.03, 0.03, 0.03], dtype=torch.float64)[:, None]
     out = double(1, 64, 4, 8, seed=seed)
     for layer in (1, 2):
@@ -173,7 +173,7 @@ def test_moving_blocks_to_the_sensitive_head_beats_equal_and_inverted_budgets():
         found = {}
         for name, used in (("hess", scores), ("uniform", torch.ones(4)), ("inverted", 1 / (scores + 1e-9))):
             pattern = Headwise(sparsity=0.75, query_block=8, key_block=8, scores=tuple(used.tolist()))
-            found[name] = float((toy(seed, pattern) - dense).square().mean())
+            found[name] = float((toy(seed, pattern) - dense).detach().square().mean())
         assert found["hess"] < 0.9 * found["uniform"] < 0.9 * 0.9 * found["inverted"], (seed, found)
 
 
