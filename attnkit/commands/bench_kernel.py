@@ -140,15 +140,6 @@ def bench_kernel(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Also draw times or speed-ups", rich_help_panel=OUTPUT_PANEL)
     ] = None,
-    fit_cost: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Fit a cost model of this device, for sim-gna --cost")
-    ] = None,
-    compile_only: Annotated[
-        bool, typer.Option("--compile-only", help="Compile the Triton kernels without a GPU; show what they use")
-    ] = False,
-    target: Annotated[
-        str | None, typer.Option(metavar="A,B", help="GPUs of --compile-only; else sm_80,sm_90,sm_100,gfx942")
-    ] = None,
 ) -> None:
     """Check attention operators against the reference, then time them beside what a user would pick instead.
 
@@ -164,7 +155,6 @@ def bench_kernel(
       attnkit bench-kernel neighborhood radial --sweep tokens=512,1024,2048 --heads 2
       attnkit bench-kernel neighborhood -i 16,16,16 -w 8,8,8 -s 4,4,8 --baseline sdpa,flex --heads 2 --out gna.json
       attnkit bench-kernel blocked --sweep window=8x8,16x16 --direction fwdbwd --heads 2 --dry-run
-      attnkit bench-kernel --compile-only --target sm_90
     """
     from attnkit.tasks.bench_kernel import modes
 
@@ -200,9 +190,6 @@ def bench_kernel(
         roofline=roofline,
         tables=tuple(tables or ()),
         plot=plot,
-        fit_cost=fit_cost,
-        compile_only=compile_only,
-        targets=None if target is None else tuple(part.strip() for part in target.split(",") if part.strip()),
     )
     if code:
         raise typer.Exit(code)

@@ -94,7 +94,7 @@ def sim_gna(
         str | None,
         typer.Option(
             metavar="FILE.json",
-            help="Milliseconds by a fit of bench-kernel --fit-cost, or gna-h100, gna-b200: fits to published times",
+            help="Milliseconds by a cost file, or by gna-h100, gna-b200, fitted to published times",
             rich_help_panel=WORK_PANEL,
         ),
     ] = None,

@@ -73,7 +73,9 @@ def compile(
 
     kernel : a function decorated with triton.jit, or an autotuner around one
     signature : type of each argument that is no constant: "*bf16", "i32", "fp32"; ":16" at its end says divisible by
-        16 (pointers are, without saying); a tuple of types for a tuple, where None stands for an absent pointer
+        16 (pointers are, without saying); None is an absent pointer and an integer a number that is a constant, as
+        triton
+        makes one of 1; a tuple of all these is a tuple of arguments
     constants : value of each constexpr argument that the config does not set
     config : its kwargs, warps and stages; target : name in `TARGETS`
 
@@ -110,7 +112,7 @@ def _plain(kind: Any) -> Any:
         parts = [_plain(part) for part in kind]
         # kernels read the fields of a named tuple by name
         return type(kind)(*parts) if hasattr(kind, "_fields") else tuple(parts)
-    return "constexpr" if kind is None else kind.removesuffix(":16")
+    return kind.removesuffix(":16") if isinstance(kind, str) else "constexpr"
 
 
 def _source(function: Any, signature: Mapping[str, Any], constants: Mapping[str, Any]) -> ASTSource:
@@ -124,8 +126,8 @@ def _source(function: Any, signature: Mapping[str, Any], constants: Mapping[str,
             continue
         types[name] = _plain(signature[name])
         for path, kind in _leaves((position,), signature[name]):
-            if kind is None:
-                values[path] = None
+            if not isinstance(kind, str):
+                values[path] = kind
             elif kind.startswith("*") or kind.endswith(":16"):
                 attributes[path] = [["tt.divisibility", 16]]
     return ASTSource(fn=function, signature=types, constexprs=values, attrs=attributes)

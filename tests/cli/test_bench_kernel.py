@@ -197,8 +197,6 @@ def test_against_ends_with_0_1_or_2(run: Run, work: Path) -> None:
         (("dense", "--out", "no/o.json"), ("no/o.json", "no folder")),
         (("dense", "--out", "o.csv", "--out", "o.csv"), ("o.csv",)),
         (("--list", "--suite", "quick"), ("--suite", "--list")),
-        (("--list", "--compile-only"), ("--list", "--compile-only")),
-        (("dense", "--target", "sm_90"), ("--target", "--compile-only")),
         (("dense", "--repeats", "0"), ("--repeats", "1")),
         (("dense", "--threshold", "-1"), ("--threshold",)),
     ],

@@ -112,6 +112,9 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, lse_gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, numbers, output, lse = ctx.saved_tensors
         entries, block_map, scale, tune = ctx.settings
+        if ctx.needs_input_grad[3]:
+            # its gradient has the same strides
+            numbers = numbers.contiguous()
         call = _Call(query, key, value, numbers, entries, block_map, scale, tune)
         gradient = _readable(gradient)
         peaks, deltas = call.prepare(output, gradient, lse, lse_gradient)
@@ -129,8 +132,7 @@ class _Attention(torch.autograd.Function):
             to_query = torch.empty_like(query, memory_format=torch.contiguous_format)
             if ctx.needs_input_grad[3]:
                 to_numbers = torch.zeros(numbers.shape, dtype=torch.float32, device=query.device)
-            to_bias = _entries(to_numbers, entries)
-            call.start("query", call.arrays.by_query, **inputs, to_query=_rows(to_query), to_bias=to_bias)
+            call.start("query", call.arrays.by_query, **inputs, to_query=_rows(to_query), p_to_bias=to_numbers)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             to_key = torch.empty_like(key, memory_format=torch.contiguous_format)
             to_value = torch.empty_like(value, memory_format=torch.contiguous_format)
@@ -148,8 +150,13 @@ def _rows(tensor: Tensor) -> Rows:
     return Rows(tensor, *tensor.stride()[:3])
 
 
+def _extent(tensor: Tensor) -> int:
+    """Elements from the first to the last of a tensor in memory."""
+    return sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+
+
 def _entries(numbers: Tensor | None, entries: Entries | None) -> Entries:
-    """The bias with the tensor that it is read from or its gradient is added to; a size of 1 is shared."""
+    """The bias with its tensor and strides; a size of 1 is shared."""
     if numbers is None:
         return Entries(None, 0, 0, 0, 0, None, None, ((0, 0, 0),))
     strides = [stride if size > 1 else 0 for size, stride in zip(numbers.shape, numbers.stride(), strict=True)]
@@ -194,6 +201,7 @@ class _Call:
             axes=self.arrays.axes,
             bias=kind.value,
             bias_axes=0 if entries is None else len(entries.axes),
+            bias_wide=numbers is not None and _extent(numbers) >= 2**31,
             bytes=query.element_size(),
             hip=torch.version.hip is not None,
         )

@@ -108,7 +108,7 @@ def _query_loop(
     p_value,
     s_key,
     s_value,
-    to_bias,
+    p_to_bias,
     lists,
     rule,
     bias,
@@ -163,8 +163,8 @@ def _query_loop(
         b_value = load_rows(p_values, m_key, SHAPE.WIDTH, SHAPE.PADDED_WIDTH, MASKED)
         b_change = tl.dot(b_gradient, tl.trans(b_value), input_precision=SHAPE.PRECISION)
         b_change = b_weight * (b_change - b_delta[:, None])
-        if to_bias.start is not None:
-            add_to_bias(to_bias, sizes, i_batch, i_head, b_change, m_pair, query_side, key_side, SHAPE)
+        if p_to_bias is not None:
+            add_to_bias(p_to_bias, bias, sizes, i_batch, i_head, b_change, m_pair, query_side, key_side, SHAPE)
         # [M, N] @ [N, DIM] -> [M, DIM]
         b_to_query = tl.dot(b_change.to(b_key.dtype), b_key, b_to_query, input_precision=SHAPE.PRECISION)
         i_column = i_next
@@ -180,7 +180,7 @@ def query_kernel(
     p_peaks,
     p_deltas,
     to_query,
-    to_bias,
+    p_to_bias,
     lists,
     rule,
     bias,
@@ -232,7 +232,7 @@ def query_kernel(
             p_value,
             key.token,
             value.token,
-            to_bias,
+            p_to_bias,
             lists,
             rule,
             bias,

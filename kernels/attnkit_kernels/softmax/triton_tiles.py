@@ -28,8 +28,9 @@ class Shape(NamedTuple):
     """Constants of a kernel: all that it is compiled for besides types and tuning choice.
 
     DIM, WIDTH : of a key and of a value, and both padded to a power of two; QUERY_BLOCK, KEY_BLOCK : slots of a map's
-    block; RULE, AXES : kind of rule and axes of boxes; BIAS, BIAS_AXES : kind of bias and its axes; PRECISION : of
-    products of float32; BYTES : of an input element, which tunes
+    block; RULE, AXES : kind of rule and axes of boxes; BIAS, BIAS_AXES : kind of bias and its axes; BIAS_WIDE : a
+    head's
+    entries need 64 bits to count; PRECISION : of products of float32; BYTES : of an input element, which tunes
     """
 
     DIM: int
@@ -42,6 +43,7 @@ class Shape(NamedTuple):
     AXES: int
     BIAS: int
     BIAS_AXES: int
+    BIAS_WIDE: bool
     PRECISION: str
     BYTES: int
 
@@ -56,6 +58,7 @@ def shape_of(
     axes: int,
     bias: int,
     bias_axes: int,
+    bias_wide: bool,
     bytes: int,
     hip: bool,
 ) -> Shape:
@@ -63,7 +66,19 @@ def shape_of(
     padded_dim, padded_width = (max(16, triton.next_power_of_2(size)) for size in (dim, width))
     precision = "tf32x3" if bytes == 4 and not hip else "ieee"
     return Shape(
-        dim, width, padded_dim, padded_width, query_block, key_block, rule, axes, bias, bias_axes, precision, bytes
+        dim,
+        width,
+        padded_dim,
+        padded_width,
+        query_block,
+        key_block,
+        rule,
+        axes,
+        bias,
+        bias_axes,
+        bias_wide,
+        precision,
+        bytes,
     )
 
 
@@ -250,7 +265,13 @@ def visible_pairs(
 
 
 @triton.jit
-def _entry(bias, sizes, i_axis: tl.constexpr, query_side, key_side, TURNED: tl.constexpr):
+def _from_start(o_token, stride, SHAPE: tl.constexpr):
+    """Offset of a token in a head of the bias."""
+    return o_token.to(tl.int64) * stride if SHAPE.BIAS_WIDE else o_token * stride
+
+
+@triton.jit
+def _entry(bias, sizes, i_axis: tl.constexpr, query_side, key_side, SHAPE: tl.constexpr, TURNED: tl.constexpr):
     """Offset of the entry of each pair on one axis of an indexed bias."""
     _, _, o_query, m_query = query_side
     _, _, o_key, m_key = key_side
@@ -260,15 +281,16 @@ def _entry(bias, sizes, i_axis: tl.constexpr, query_side, key_side, TURNED: tl.c
     index = of_keys(b_key, TURNED) - of_queries(b_query, TURNED) + offset
     # only pairs that are not visible lie outside
     index = tl.minimum(tl.maximum(index, 0), extent - 1)
-    return of_queries(o_query.to(tl.int64) * bias.query + start, TURNED) + index
+    return of_queries(_from_start(o_query, bias.query, SHAPE), TURNED) + (index + start)
 
 
 @triton.jit
-def _pair(bias, query_side, key_side, TURNED: tl.constexpr):
+def _pair(bias, query_side, key_side, SHAPE: tl.constexpr, TURNED: tl.constexpr):
     """Offset of each pair in a dense bias."""
     _, _, o_query, _ = query_side
     _, _, o_key, _ = key_side
-    return of_queries(o_query.to(tl.int64) * bias.query, TURNED) + of_keys(o_key.to(tl.int64) * bias.key, TURNED)
+    o_row = of_queries(_from_start(o_query, bias.query, SHAPE), TURNED)
+    return o_row + of_keys(_from_start(o_key, bias.key, SHAPE), TURNED)
 
 
 @triton.jit
@@ -279,23 +301,24 @@ def bias_of(bias, sizes, i_batch, i_head, query_side, key_side, SHAPE: tl.conste
     p_bias = head_of(bias, i_batch, i_head)
     m_pair = of_queries(m_query, TURNED) & of_keys(m_key, TURNED)
     if SHAPE.BIAS == DENSE_BIAS:
-        o_pair = _pair(bias, query_side, key_side, TURNED)
+        o_pair = _pair(bias, query_side, key_side, SHAPE, TURNED)
         b_bias = tl.load(p_bias + o_pair, mask=m_pair, other=0.0).to(tl.float32)
     else:
         b_bias = tl.zeros(m_pair.shape, tl.float32)
         for i_axis in tl.static_range(SHAPE.BIAS_AXES):
-            o_entry = _entry(bias, sizes, i_axis, query_side, key_side, TURNED)
+            o_entry = _entry(bias, sizes, i_axis, query_side, key_side, SHAPE, TURNED)
             b_bias += tl.load(p_bias + o_entry, mask=m_pair, other=0.0).to(tl.float32)
     return b_bias
 
 
 @triton.jit
-def add_to_bias(to_bias, sizes, i_batch, i_head, b_change, m_pair, query_side, key_side, SHAPE: tl.constexpr):
+def add_to_bias(p_to_bias, bias, sizes, i_batch, i_head, b_change, m_pair, query_side, key_side, SHAPE: tl.constexpr):
     """Add the gradient of each visible pair [M, N] to its entries, which other pairs share: atomics in float32."""
-    p_to_bias = head_of(to_bias, i_batch, i_head)
+    p_to_bias += i_batch.to(tl.int64) * bias.batch + i_head.to(tl.int64) * bias.head
     if SHAPE.BIAS == DENSE_BIAS:
-        tl.atomic_add(p_to_bias + _pair(to_bias, query_side, key_side, False), b_change, mask=m_pair, sem="relaxed")
+        o_pair = _pair(bias, query_side, key_side, SHAPE, False)
+        tl.atomic_add(p_to_bias + o_pair, b_change, mask=m_pair, sem="relaxed")
     else:
         for i_axis in tl.static_range(SHAPE.BIAS_AXES):
-            o_entry = _entry(to_bias, sizes, i_axis, query_side, key_side, False)
+            o_entry = _entry(bias, sizes, i_axis, query_side, key_side, SHAPE, False)
             tl.atomic_add(p_to_bias + o_entry, b_change, mask=m_pair, sem="relaxed")

@@ -72,9 +72,8 @@ def _fitting(name: str, configs: Any, arguments: dict[str, Any], **named: Any) -
 
 def _start_anew(arguments: dict[str, Any], reset_only: bool = False) -> None:
     # gradients of a bias are added up, so a measured run must not leave its own behind
-    into = arguments.get("to_bias")
-    if into is not None and into.start is not None:
-        into.start.zero_()
+    if arguments.get("p_to_bias") is not None:
+        arguments["p_to_bias"].zero_()
 
 
 _TUNED = {

@@ -22,7 +22,7 @@ from torch import Tensor
 GENERATOR = torch.Generator().manual_seed(0)
 # batch, tokens, groups, dim
 SHAPES = [(2, 37, 3, 32), (1, 1, 1, 1), (2, 70, 1, 5), (1, 200, 2, 16), (1, 64, 1, 33), (1, 0, 2, 8)]
-SIZES = [(32, "*fp32"), (32, "*bf16"), (32, "*fp16"), (128, "*fp32"), (128, "*bf16")]
+SIZES = [(32, "*fp32"), (32, "*bf16"), (64, "*fp32"), (64, "*fp16")]
 
 
 def normal(*shape: int) -> Tensor:
@@ -56,7 +56,7 @@ def beside() -> dict[str, Any]:
     for form in ("v1", "v2"):
         gaps[f"{form} float16 turned"] = gap(form, turned)
     try:
-        channel_attention(*(torch.zeros(1, 1, 1, 129) for _ in range(3)), impl="triton")
+        channel_attention(*(torch.zeros(1, 1, 1, 65) for _ in range(3)), impl="triton")
     except ImplementationError as error:
         refused = str(error)
     return {"gaps": gaps, "refused": refused}

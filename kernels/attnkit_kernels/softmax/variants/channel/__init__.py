@@ -31,7 +31,7 @@ def channel_attention(
         "v2", Florence-2: A = softmax(scale q^T k), output = A v^T
     scale : default dim ** -0.5 for v1, whose scores are sums over tokens and sharpen as there are more of them, and
         tokens ** -0.5 for v2
-    impl : auto, reference or triton (dim up to 128). The reference is two matrix products; there is no table of pairs
+    impl : auto, reference or triton (dim up to 64). The reference is two matrix products; there is no table of pairs
         that another path could avoid
 
     Raises

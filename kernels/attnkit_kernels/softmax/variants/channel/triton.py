@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 from ....dispatch import ImplementationError
 from ....tiles import choices, on_device
 
-LARGEST = 128
+LARGEST = 64
 # programs that share the tokens of a group in the first product
 PARTS = 32
-CONFIGS = choices((64, 4), (128, 8))
+CONFIGS = choices((32, 4), (64, 4))
 
 
 @triton.autotune(CONFIGS, key=["tokens", "DIM"])
@@ -189,7 +189,7 @@ class _Mix(torch.autograd.Function):
 
 
 def attend(rows: Tensor, columns: Tensor, mixed: Tensor, scale: float) -> Tensor:
-    """See `reference.attend`; ImplementationError for a dim above 128."""
+    """See `reference.attend`; ImplementationError for a dim above 64."""
     if rows.shape[3] > LARGEST:
         raise ImplementationError(
             f"channel.attend: impl 'triton' takes dims up to {LARGEST}, got {rows.shape[3]}; works here: reference"
