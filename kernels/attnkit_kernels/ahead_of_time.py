@@ -73,9 +73,8 @@ def compile(
 
     kernel : a function decorated with triton.jit, or an autotuner around one
     signature : type of each argument that is no constant: "*bf16", "i32", "fp32"; ":16" at its end says divisible by
-        16 (pointers are, without saying); None is an absent pointer and an integer a number that is a constant, as
-        triton
-        makes one of 1; a tuple of all these is a tuple of arguments
+        16 (pointers are, without saying); None is an absent pointer, and an integer a number that is a constant, as
+        triton makes one of 1; a tuple of all these is a tuple of arguments
     constants : value of each constexpr argument that the config does not set
     config : its kwargs, warps and stages; target : name in `TARGETS`
 

@@ -28,9 +28,8 @@ class Shape(NamedTuple):
     """Constants of a kernel: all that it is compiled for besides types and tuning choice.
 
     DIM, WIDTH : of a key and of a value, and both padded to a power of two; QUERY_BLOCK, KEY_BLOCK : slots of a map's
-    block; RULE, AXES : kind of rule and axes of boxes; BIAS, BIAS_AXES : kind of bias and its axes; BIAS_WIDE : a
-    head's
-    entries need 64 bits to count; PRECISION : of products of float32; BYTES : of an input element, which tunes
+    block; RULE, AXES : kind of rule and axes of boxes; BIAS, BIAS_AXES : kind of bias and its axes; BIAS_WIDE : its
+    offsets need 64 bits; PRECISION : of products of float32; BYTES : of an input element, which tunes
     """
 
     DIM: int
