@@ -1,7 +1,8 @@
 """The block map that the published code of Radial Attention runs. numpy only.
 
-A band of a pair of frames is rounded to blocks by its own rule; the rounded tile depends on the band's width and on
-where the two frames start within a block, and the counts behind it on the first of these only, so both are kept.
+A band of a pair of frames is rounded to blocks by its own rule. In a row of blocks the columns that the band touches
+are one range, and those that it touches in over a third of their rows are another, so a row of a pair of frames keeps
+one range of blocks: its ends are all that has to be found.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..softmax.blockmap import BlockMap
-from ..softmax.builders import from_blocks
 from .axes import Ints
+from .runs import range_lists
 
 __all__ = ["band", "block_map"]
 
 # bands narrower than this skip frames; the published code has it as a literal, whatever the block
 DECIMATION = 128
+# rows of pairs of frames that are looked at in one go
+CHUNK_ROWS = 1 << 19
 
 
 def band(distance: int, per_frame: int, block: int, decay: float, half: bool) -> int | None:
@@ -37,47 +40,58 @@ def block_map(
     tokens = video + (text if text_blocks else 0)
     blocks = -(-tokens // block)
     side = -(-per_frame // block)
-    # room for the pairs that reach past the last block
-    seen = np.zeros((blocks + side, blocks + side), np.bool_)
     widths = [band(distance, per_frame, block, decay, half) for distance in range(frames)]
-    columns = _column_edges(frames, per_frame, block, side)
-    counts: dict[tuple[int, int], Ints] = {}
-    tiles: dict[tuple[int, int, int], np.ndarray] = {}
-    for i in range(frames):
-        row, row_offset = divmod(i * per_frame, block)
-        for j in range(frames):
-            width = per_frame if sink and j == 0 else widths[abs(i - j)]
-            if width is None:
-                continue
-            column, column_offset = divmod(j * per_frame, block)
-            key = (width, row_offset, column_offset)
-            if key not in tiles:
-                if key[:2] not in counts:
-                    counts[key[:2]] = _column_counts(width, row_offset, per_frame, block, side)
-                touched, dense = np.diff(counts[key[:2]][:, :, columns[j]], axis=2)
-                # dense / touched > 0.6
-                tiles[key] = 5 * dense > 3 * touched
-            seen[row : row + side, column : column + side] |= tiles[key]
-    seen = seen[:blocks, :blocks]
-    seen[video // block :] = True
-    seen[:, video // block :] = True
+    width = np.array([-1 if one is None else one for one in widths])
+    kept = np.flatnonzero(width >= 0)
+    apart = np.union1d(-kept, kept)
+    parts = []
+    step = max(1, CHUNK_ROWS // ((len(apart) + 1) * side))
+    for start in range(0, frames, step):
+        query = np.arange(start, min(start + step, frames))
+        i, j = (table.ravel() for table in np.broadcast_arrays(query[:, None], query[:, None] + apart))
+        inside = (j >= int(sink)) & (j < frames)
+        i, j = i[inside], j[inside]
+        parts.append(_rows(i, j, width[np.abs(i - j)], per_frame, block, side))
+        if sink:
+            parts.append(_rows(query, np.zeros_like(query), np.full_like(query, per_frame), per_frame, block, side))
+    # the blocks with text or padding
+    whole, every = video // block, np.arange(blocks)
+    parts.append((every[whole:], np.zeros_like(every[whole:]), np.full_like(every[whole:], blocks)))
+    parts.append((every, np.full_like(every, whole), np.full_like(every, blocks)))
+    row, first, stop = (np.concatenate(values) for values in zip(*parts, strict=True))
+    starts, columns = range_lists(row, first, np.minimum(stop, blocks), blocks, blocks)
+    full = np.ones(len(columns), np.bool_)
+    if tokens % block:
+        full[starts[-2] :] = False
+        full[columns == blocks - 1] = False
     tail = 0 if text_blocks else text
-    return from_blocks(seen, tokens, tokens, block, block, tail_queries=tail, tail_keys=tail)
+    return BlockMap(tokens, tokens, block, block, starts, columns, full, tail_queries=tail, tail_keys=tail)
 
 
-def _column_edges(frames: int, per_frame: int, block: int, side: int) -> Ints:
-    """Positions [frames, side + 1] within each frame, as a frame of keys, where its blocks begin and end."""
-    offset = np.arange(frames) * per_frame % block
-    return np.clip(np.arange(side + 1) * block - offset[:, None], 0, per_frame)
+def _rows(i: Ints, j: Ints, width: Ints, per_frame: int, block: int, side: int) -> tuple[Ints, Ints, Ints]:
+    """Block row, and the block columns [first, stop) that it keeps, for each row of the pairs of frames (i, j)."""
+    row, row_offset = np.divmod(i[:, None] * per_frame, block)
+    column, offset = np.divmod(j[:, None] * per_frame, block)
+    width = width[:, None]
+    at = np.arange(side) * block - row_offset
+    low, high = np.clip(at, 0, per_frame), np.clip(at + block, 0, per_frame)
+    # a column k is seen by min(high, k + width + 1) - max(low, k - width) rows
+    third = block // 3 + 1
+    touched = np.maximum(low - width, 0), np.minimum(high + width, per_frame)
+    dense = np.maximum(low - width + third - 1, 0), np.minimum(high + width - third + 1, per_frame)
+    some = (high - low >= third) & (2 * width + 1 >= third) & (dense[0] < dense[1])
+    first, last = (dense[0] + offset) // block, np.minimum((dense[1] - 1 + offset) // block, side - 1)
+    some &= first <= last
 
+    def keeps(number: Ints) -> np.ndarray:
+        """Dense columns are over 0.6 of those touched in the block; it is so between the first and the last one."""
+        start = number * block - offset
+        seen, many = (
+            np.minimum(np.minimum(start + block, per_frame), stop) - np.maximum(start, begin)
+            for begin, stop in (touched, dense)
+        )
+        return 5 * many > 3 * seen
 
-def _column_counts(width: int, offset: int, per_frame: int, block: int, side: int) -> Ints:
-    """Running numbers [2, side, per_frame + 1], along columns, of those touched in a block row, and by over a third."""
-    column = np.arange(per_frame)
-    edges = np.clip(np.arange(side + 1)[:, None] * block - offset, 0, per_frame)
-    low, high = np.maximum(column - width, edges[:-1]), np.minimum(column + width + 1, edges[1:])
-    visible = np.maximum(high - low, 0)
-    sums = np.zeros((2, side, per_frame + 1), np.int64)
-    np.cumsum(visible > 0, axis=1, out=sums[0, :, 1:])
-    np.cumsum(3 * visible > block, axis=1, out=sums[1, :, 1:])
-    return sums
+    first, stop = first + ~keeps(first), last + keeps(last)
+    some &= first < stop
+    return (row + np.arange(side))[some], (column + first)[some], (column + stop)[some]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..softmax.blockmap import CHUNK_PAIRS, BlockMap
-from ..softmax.rules import Tiles, pack_tiles
+from ..softmax.blockmap import BlockMap
+from ..softmax.rules import Tiles, pack_tiles, range_bits
 from .axes import Ints
 from .runs import cut, run_lists
 
@@ -20,6 +20,8 @@ __all__ = ["bands", "block_map"]
 
 # pairs of row segments that are looked at in one go
 CHUNK_SEGMENTS = 1 << 21
+# rows of tiles whose masks are made in one go
+CHUNK_ROWS = 1 << 16
 
 
 def bands(distances: Ints, per_frame: int) -> Ints:
@@ -66,15 +68,16 @@ def _tiles(
     """The tiles of the partial blocks, whose first tokens are query, key [partial]; one mask is made for each case."""
     frame, place = np.divmod(query, per_frame)
     key_frame, key_place = np.divmod(key, per_frame)
-    case, cases = _meeting(frame - key_frame, per_frame, widths, blocks)
+    met = [(at + block - 1) // per_frame for at, block in zip((place, key_place), blocks, strict=True)]
+    case, cases = _meeting(frame - key_frame, met, per_frame, widths, blocks)
     in_sink = (key_frame == 0) & sink
     # a block within one pair of frames is the same wherever it starts, but for the difference
-    single = (place + blocks[0] <= per_frame) & (key_place + blocks[1] <= per_frame)
+    single = (met[0] == 0) & (met[1] == 0)
     place, key_place = np.where(single, place - key_place + per_frame, place), np.where(single, 0, key_place)
     code = ((place * per_frame + key_place) * cases + case) * 4 + 2 * single + in_sink
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     chunks = []
-    step = max(1, CHUNK_PAIRS // (blocks[0] * blocks[1]))
+    step = max(1, CHUNK_ROWS // blocks[0])
     for at in range(0, len(first), step):
         chosen = first[at : at + step]
         chunks.append(_bits(query[chosen], key[chosen], per_frame, widths, sink, blocks))
@@ -84,13 +87,22 @@ def _tiles(
     return Tiles(stored.bits, index)
 
 
-def _meeting(difference: Ints, per_frame: int, widths: Ints, blocks: tuple[int, int]) -> tuple[Ints, int]:
-    """A number for each set of widths that blocks meet whose first frames differ by this, and how many there are."""
-    past = [(block - 1) // per_frame + 1 for block in blocks]
+def _meeting(
+    difference: Ints, met: list[Ints], per_frame: int, widths: Ints, blocks: tuple[int, int]
+) -> tuple[Ints, int]:
+    """A number for the widths that each block meets, and how many there are.
+
+    difference : of the first frames of its queries and keys. met : frames that these reach past their first ones
+    """
+    least, most = ([(block - 1 + place) // per_frame for block in blocks] for place in (0, per_frame - 1))
     limit = int(np.abs(difference).max(initial=0))
-    met = widths[np.abs(np.arange(-limit, limit + 1)[:, None] + np.arange(-past[1], past[0] + 1))]
-    kinds, number = np.unique(met, axis=0, return_inverse=True)
-    return number.reshape(-1)[difference + limit], len(kinds)
+    apart = np.arange(-most[1], most[0] + 1)
+    # [query reach, key reach, difference, apart]
+    query, key = (np.arange(low, high + 1)[:, None, None] for low, high in zip(least, most, strict=True))
+    table = widths[np.abs(np.arange(-limit, limit + 1)[:, None] + apart)]
+    table = np.where((-key <= apart) & (apart <= query[:, None]), table, -1)
+    kinds, number = np.unique(table.reshape(-1, len(apart)), axis=0, return_inverse=True)
+    return number.reshape(table.shape[:-1])[met[0] - least[0], met[1] - least[1], difference + limit], len(kinds)
 
 
 def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, blocks: tuple[int, int]) -> np.ndarray:
@@ -98,12 +110,12 @@ def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, bloc
 
     In each frame that a block of keys meets, a query sees one range of its slots.
     """
-    # prefix[n] shows the first n slots
-    prefix = np.packbits(np.tri(blocks[1] + 1, blocks[1], -1, np.bool_), axis=1, bitorder="little")
-    prefix = prefix.view(np.uint64 if blocks[1] % 64 == 0 else np.uint8)
-    frame, place = np.divmod(query[:, None] + np.arange(blocks[0]), per_frame)
+    frame, place = np.divmod((query % per_frame)[:, None] + np.arange(blocks[0]), per_frame)
+    frame, place = frame + (query // per_frame)[:, None], place.astype(np.int32)
     key_frame, key_place = np.divmod(key[:, None], per_frame)
-    bits = np.zeros((*frame.shape, prefix.shape[1]), prefix.dtype)
+    key_place = key_place.astype(np.int32)
+    widths = widths.astype(np.int32)
+    bits = np.zeros((*frame.shape, -(-blocks[1] // 8)), np.uint8)
     for met in range((blocks[1] - 1) // per_frame + 2):
         width = widths.take(np.abs(frame - key_frame - met))
         if sink:
@@ -111,7 +123,7 @@ def _bits(query: Ints, key: Ints, per_frame: int, widths: Ints, sink: bool, bloc
         # slot of the frame's first token, which may lie before the block
         slot = met * per_frame - key_place
         first, last = np.clip(slot, 0, blocks[1]), np.clip(slot + per_frame, 0, blocks[1])
-        start = np.clip(slot + place - width, first, last)
-        stop = np.maximum(np.clip(slot + place + width + 1, first, last), start)
-        bits |= prefix.take(stop, 0) ^ prefix.take(start, 0)
-    return bits.view(np.uint8)
+        place_here = place + slot
+        start, stop = np.maximum(place_here - width, first), np.minimum(place_here + width + 1, last)
+        bits |= range_bits(np.minimum(start, last), np.maximum(stop, first), blocks[1])
+    return bits

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .axes import Ints
 from .separable import Lists
 
-__all__ = ["Segments", "cut", "run_lists"]
+__all__ = ["Segments", "cut", "range_lists", "run_lists"]
 
 Bools = NDArray[np.bool_]
 # (query segment, key segment, full) of the seen pairs, for query segments [first, stop)
@@ -61,3 +61,22 @@ def run_lists(queries: Segments, keys: Segments, tokens: int, blocks: tuple[int,
         full.append(full_here[listed])
     starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return starts, np.concatenate(columns), np.concatenate(full)
+
+
+def range_lists(row: Ints, first: Ints, stop: Ints, rows: int, columns: int) -> tuple[Ints, NDArray[np.int32]]:
+    """starts, columns of the table [rows, columns] whose row[n] lists the columns [first[n], stop[n]).
+
+    Ranges come in any order, may overlap and may be empty.
+    """
+    # a range of the table read row by row, with a column between rows that no range reaches
+    order = np.argsort(row * (columns + 1) + first, kind="stable")
+    begin = (row * (columns + 1) + first)[order]
+    end = np.maximum.accumulate((row * (columns + 1) + stop)[order])
+    apart = np.append(True, begin[1:] > end[:-1])
+    begin, end = begin[apart], end[np.append(apart[1:], True)]
+    length = end - begin
+    row, first = np.divmod(begin, columns + 1)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, length, rows).astype(np.int64))])
+    listed = np.arange(starts[-1], dtype=np.int32)
+    listed += np.repeat((first - np.cumsum(length) + length).astype(np.int32), length)
+    return starts, listed

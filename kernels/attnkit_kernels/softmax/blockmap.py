@@ -5,20 +5,18 @@ The engine runs it, the simulator and the benchmark count it. Builders: `builder
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from .pairs import chunks, partial_pairs
 from .rules import Bools, Boxes, Int32s, Int64s, Tiles, as_integers
 
 __all__ = ["KINDS", "BlockMap", "KeyLists"]
 
 KINDS = ("map", "dense", "causal", "sliding")
-# pairs whose masks are expanded at once: 16 MB of bools
-CHUNK_PAIRS = 1 << 24
 
 
 class KeyLists(NamedTuple):
@@ -175,19 +173,13 @@ class BlockMap:
             seen &= self.rule.visible(queries, keys, listed) | self.full[listed][:, None, None]
         return seen
 
-    def _chunks(self, listed: Int64s) -> Iterator[tuple[Int64s, Bools]]:
-        step = max(1, CHUNK_PAIRS // (self.query_block * self.key_block))
-        for start in range(0, len(listed), step):
-            part = listed[start : start + step]
-            yield part, self.tiles(part)
-
-    @cached_property
-    def _partial_pairs(self) -> int:
-        return sum(int(seen.sum()) for _, seen in self._chunks(np.flatnonzero(~self.full)))
-
     def visible_pairs(self) -> int:
         """Visible pairs over all samples and heads of the map, exact, without the tails."""
         return self.full_count * self.query_block * self.key_block + self._partial_pairs
+
+    @cached_property
+    def _partial_pairs(self) -> int:
+        return partial_pairs(self)
 
     def blocks(self) -> Bools:
         """bool [batch, heads, query_blocks, key_blocks], the listed blocks."""
@@ -201,7 +193,7 @@ class BlockMap:
         dense = np.zeros((self.batch * self.heads, *shape), np.bool_)
         queries = self.query_slots().reshape(-1, self.query_block)
         keys = self.key_slots().reshape(-1, self.key_block)
-        for part, seen in self._chunks(np.arange(self.visited)):
+        for part, seen in chunks(self, np.arange(self.visited)):
             at, query, key = np.nonzero(seen)
             grid, block = np.divmod(self.rows[part][at], max(self.query_blocks, 1))
             dense[grid, queries[block, query], keys[self.columns[part][at], key]] = True
@@ -226,9 +218,13 @@ class BlockMap:
 
     def whole(self, rows: int) -> Bools:
         """bool [rows, key_blocks], where a block of the grid has real slots only; rows repeat every query_blocks."""
-        queries = np.all(self.query_slots().reshape(-1, self.query_block) >= 0, axis=1)
-        keys = np.all(self.key_slots().reshape(-1, self.key_block) >= 0, axis=1)
+        queries, keys = self.real_blocks()
         return np.asarray(np.tile(queries, rows // max(len(queries), 1))[:, None] & keys)
+
+    def real_blocks(self) -> tuple[Bools, Bools]:
+        """bool [query_blocks] and [key_blocks], the blocks without padding slots."""
+        queries = np.all(self.query_slots().reshape(-1, self.query_block) >= 0, axis=1)
+        return queries, np.all(self.key_slots().reshape(-1, self.key_block) >= 0, axis=1)
 
     def transpose_lists(self) -> KeyLists:
         """The lists by key block, for the backward pass; made once."""
@@ -311,10 +307,13 @@ def _check_lists(block_map: BlockMap) -> None:
     if len(inside):
         before, after = columns[inside[0] - 1 : inside[0] + 1]
         raise ValueError(f"columns: expected to rise within a row, got {before} before {after}")
-    grid = block_map.whole(block_map.query_blocks)
-    padded = full & ~grid[block_map.rows % block_map.query_blocks, columns]
-    if padded.any():
-        raise ValueError(f"full: a block with padding slots is partial, got {int(padded.sum())} full ones with padding")
+    queries, keys = block_map.real_blocks()
+    if queries.all() and keys.all():
+        return
+    padded = np.repeat(np.tile(~queries, rows // len(queries)), np.diff(starts)) | ~keys[columns]
+    wrong = int((padded & full).sum())
+    if wrong:
+        raise ValueError(f"full: a block with padding slots is partial, got {wrong} full ones with padding")
 
 
 def _check_rule(block_map: BlockMap) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .blockmap import CHUNK_PAIRS, BlockMap, compress
-from .rules import Bools, Boxes, Int64s, Integers, pack_tiles
+from .blockmap import BlockMap, compress
+from .pairs import CHUNK_PAIRS
+from .rules import Bools, Boxes, Int64s, Integers, pack_tiles, range_bits
 
 __all__ = ["causal", "dense", "from_blocks", "from_boxes", "from_mask", "from_predicate", "sliding"]
 
@@ -280,18 +281,38 @@ def sliding_within(
     if not sink:
         return from_boxes(Boxes(low[None], high[None], at[None]), query_block, key_block, **named)
     head = np.minimum(first + sink, at + 1 if causal else end)
-    # two boxes a query: candidates from their bounds, the pairs from the predicate
-    candidates = sum(
-        from_boxes(Boxes(a[None], b[None], at[None]), query_block, key_block).blocks()[0, 0].astype(np.int64)
-        for a, b in ((low, high), (first, head))
-    )
+    return _from_ranges(((low, high), (first, head)), query_block, key_block, **named)
 
-    def visible(query: Int64s, key: Int64s) -> Bools:
-        return ((low[query] <= key) & (key < high[query])) | ((first[query] <= key) & (key < head[query]))
 
-    return from_predicate(
-        visible, len(at), len(at), query_block, key_block, candidates=np.asarray(candidates) > 0, **named
-    )
+def _from_ranges(ranges: Sequence[tuple[Int64s, Integers]], query_block: int, key_block: int, **named: Any) -> BlockMap:
+    """The map where query i sees the keys [low[i], high[i]) of every (low, high) in `ranges`, as many as queries."""
+    tokens = len(ranges[0][0])
+    at = np.arange(tokens)[None]
+    grid = _grid(tokens, tokens, query_block, key_block, None, None)
+    some, every = np.zeros(grid, np.bool_), np.zeros(grid, np.bool_)
+    for low, high in ranges:
+        one = from_boxes(Boxes(low[None], high[None], at), query_block, key_block)
+        some[one.rows, one.columns] = True
+        every[one.rows[one.full], one.columns[one.full]] = True
+    # a row of padding behind the tokens, so that slot -1 sees nothing
+    edges = [(np.append(low, 0), np.append(high, 0)) for low, high in ranges]
+    slots = np.append(at, np.full(grid[0] * query_block - tokens, -1)).reshape(grid[0], query_block)
+    row, column = np.nonzero(some & ~every)
+    step = max(1, CHUNK_PAIRS // (16 * query_block))
+    tiles = []
+    for start in range(0, len(row), step):
+        query, key = slots[row[start : start + step]], column[start : start + step, None] * key_block
+        seen: NDArray[np.uint8] = np.zeros((*query.shape, -(-key_block // 8)), np.uint8)
+        for low, high in edges:
+            first, stop = (np.clip(edge[query] - key, 0, key_block) for edge in (low, high))
+            seen |= range_bits(first, stop, key_block)
+        # ranges that meet may fill a block together
+        whole = np.bitwise_count(seen).sum(axis=(1, 2), dtype=np.int64) == query_block * key_block
+        every[row[start : start + step], column[start : start + step]] = whole
+        tiles.append(seen[~whole])
+    lists = compress(some, every)
+    rule = pack_tiles(tiles, lists[2], query_block, key_block)
+    return BlockMap(tokens, tokens, query_block, key_block, *lists, rule=rule, **named)
 
 
 def prefixes(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Boxes", "Tiles", "pack_tiles"]
+__all__ = ["Boxes", "Tiles", "pack_tiles", "range_bits"]
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -108,6 +108,19 @@ def pack_tiles(chunks: Sequence[NDArray[np.uint8]], full: Bools, query_block: in
     index[~full] = numbers
     bits = np.frombuffer(b"".join(stored), np.uint8).reshape(len(stored), query_block, -(-key_block // 8))
     return Tiles(bits, index)
+
+
+def range_bits(start: Integers, stop: Integers, key_block: int) -> NDArray[np.uint8]:
+    """Packed rows uint8 [..., ceil(key_block / 8)] that show key slots [start, stop); 0 <= start, stop <= key_block.
+
+    Nothing is shown where stop <= start.
+    """
+    # prefix[n] shows the first n slots
+    prefix = np.packbits(np.tri(key_block + 1, key_block, -1, np.bool_), axis=1, bitorder="little")
+    prefix = prefix.view(np.uint64 if key_block % 64 == 0 else np.uint8)
+    bits = prefix.take(np.maximum(start, stop), 0)
+    bits ^= prefix.take(start, 0)
+    return bits.view(np.uint8)
 
 
 def as_integers(values: object, dtype: type, name: str, dimensions: int) -> NDArray[Any]:

@@ -18,6 +18,7 @@ def assert_map_shows(block_map, mask):
     full = np.zeros(tiles.shape[::2], np.bool_)
     full[block_map.rows, block_map.columns] = block_map.full
     np.testing.assert_array_equal(full, tiles.all((1, 3)))
+    assert block_map.visible_pairs() == mask.sum()
 
 
 def qkv(queries, keys=None, heads=2, dim=8, seed=0, dtype=torch.float64):

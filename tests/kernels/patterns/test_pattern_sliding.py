@@ -31,6 +31,16 @@ def test_sliding_is_exact_to_the_token(window, sink, causal):
     assert block_map.kind == "sliding"
 
 
+def test_sliding_with_a_sink_is_exact_wherever_window_and_sink_meet():
+    generator = np.random.default_rng(2)
+    for _ in range(80):
+        tokens, window, sink, query, key = generator.integers(1, (70, 40, 40, 20, 20)).tolist()
+        causal = bool(generator.integers(2))
+        mask = (np.abs(distances(tokens)) < window) | (np.arange(tokens) < sink)
+        mask &= (distances(tokens) >= 0) | (not causal)
+        assert_map_shows(Sliding(window, sink, causal).block_map((tokens,), query, key), mask)
+
+
 def streaming_mask(tokens, block, sink, window, last):
     number = np.arange(tokens) // block
     apart = number[:, None] - number

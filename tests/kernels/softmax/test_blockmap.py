@@ -17,8 +17,8 @@ from attnkit_kernels.softmax import (
     from_predicate,
     sliding,
 )
-from attnkit_kernels.softmax import blockmap as blockmap_module
 from attnkit_kernels.softmax import builders as builders_module
+from attnkit_kernels.softmax import pairs as pairs_module
 from cases import maps, odd_maps, order, random_mask
 
 MAPS = maps() | odd_maps()
@@ -28,7 +28,7 @@ MAPS = maps() | odd_maps()
 def chunks(request, monkeypatch):
     """Small chunks, as a large map has them."""
     if request.param == "many chunks":
-        monkeypatch.setattr(blockmap_module, "CHUNK_PAIRS", 100)
+        monkeypatch.setattr(pairs_module, "CHUNK_PAIRS", 100)
         monkeypatch.setattr(builders_module, "CHUNK_PAIRS", 100)
 
 
