@@ -248,6 +248,7 @@ def test_existing_is_refused_then_overwritten(option: str, run: Run, work: Path)
         (("-i", "30,48", "-w", "8,8", "--target", "b100"), ["--target", "'b100'", "b200"]),
         (("-i", "30,48", "--pattern", "radial", "-w", "8"), ["--window", "radial has no such setting"]),
         (("-i", "30,48", "--pattern", "radail"), ["'radail'", "did you mean radial?"]),
+        (("-i", "10000000", "--pattern", "causal"), ["10000000 tokens", "6103515625", "268435456"]),
         (("-i", "30,48", "--pattern", "bilevel"), ["query and key", "bench-kernel bilevel"]),
         (("-i", "30,48", "-w", "8,8", "--set", "radial.decay=1"), ["--set radial", "--pattern neighborhood"]),
         (("-i", "30,48", "-w", "8,8", "--set", "neighborhood.wnd=1"), ["'wnd'", "window, stride"]),

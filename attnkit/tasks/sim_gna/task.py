@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ DEFAULT_TARGET = "b200"
 MOST_AXES = 3
 # combinations of useful strides that are shown, beyond which only those remain that no other beats
 MOST_COMBINATIONS = 64
+# pairs of tiles of a pattern whose map is built to be counted: seconds, and a gigabyte
+MOST_TILES = 1 << 28
 
 Tile = tuple[int, ...]
 
@@ -222,8 +225,17 @@ def _off_centre(axis: tuple[int, int, int, int, bool], stride: int) -> float:
 
 
 def _other(request: SimulationRequest, built: Any) -> dict[str, Any]:
+    from attnkit_kernels.patterns.canvas import BLOCK
     from attnkit_kernels.simulate import count
 
+    tokens = math.prod(request.canvas)
+    slots = [BLOCK if tile is None else math.prod(tile) for tile in (request.query_tile, request.key_tile)]
+    tiles = math.prod(-(-tokens // size) for size in slots)
+    if tiles > MOST_TILES:
+        raise ValueError(
+            f"canvas: got {tokens} tokens, {tiles} pairs of tiles of {slots[0]} and {slots[1]}, expected at most "
+            f"{MOST_TILES} pairs for {request.pattern}; try larger tiles"
+        )
     block_map = built.block_map(request.canvas, request.query_tile, request.key_tile)
     query, key = request.query_tile, request.key_tile
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,8 +57,8 @@ class Radial:
         for name, known in (("rule", RULES), ("model", MODELS), ("near", NEAR)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.decay < 0 or self.text < 0:
-            raise ValueError(f"decay and text must be at least 0, got {self.decay} and {self.text}")
+        if not (0 <= self.decay < math.inf and self.text >= 0):
+            raise ValueError(f"decay and text must be finite and at least 0, got {self.decay} and {self.text}")
         if self.rule == "paper":
             for name, default in (("decay", 1.0), ("model", "wan"), ("near", "full"), ("text_blocks", False)):
                 if getattr(self, name) != default:

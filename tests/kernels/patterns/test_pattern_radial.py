@@ -240,6 +240,8 @@ def test_a_million_tokens_of_odd_frames_are_mapped_in_little_memory():
         ({"model": "mochi"}, (4, 4), (), "got 'mochi'"),
         ({"near": "both"}, (4, 4), (), "got 'both'"),
         ({"decay": -1.0}, (4, 4), (), "got -1.0 and 0"),
+        ({"decay": float("nan")}, (4, 4), (), "got nan and 0"),
+        ({"decay": float("inf")}, (4, 4), (), "got inf and 0"),
         ({"rule": "paper", "decay": 0.5}, (4, 4), (), "decay 0.5 with 'paper'"),
         ({}, (16,), (), "got (16,)"),
         ({}, (4, 4), (8, 4), "got 8 and 4"),
