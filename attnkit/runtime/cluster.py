@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +35,7 @@ def run_on_cluster(setup: Setup, jobs: Sequence[Job], scheduler: str | None, pro
     threads = {name: str(setup.context.threads) for name in THREAD_VARIABLES}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with (
+        _same_environment(),
         dask.config.set({**quiet, "distributed.nanny.pre-spawn-environ": threads}),
         _client(scheduler, processes) as client,
     ):
@@ -44,6 +47,18 @@ def run_on_cluster(setup: Setup, jobs: Sequence[Job], scheduler: str | None, pro
                 future.release()
         finally:
             client.cancel(list(futures))
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Dask sets variables of its workers in this process while it starts one; of two at once it leaves them set."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _client(scheduler: str | None, processes: int) -> Any:

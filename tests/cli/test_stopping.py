@@ -157,8 +157,9 @@ def test_dask_loses_a_worker_and_no_item(case: Case, run: Run, work: Path) -> No
     lost = order(
         case, work, "d/2", f"\ncrash-once {work.parent / 'c'}" if case is PAIRS else f"crash-once {work.parent / 'c'}"
     )
+    before = dict(os.environ)
     ended = run(case, "d", "--out", place(case), "--engine", "dask", "--jobs", 2, "--json")
-    assert (work.parent / "c").exists()
+    assert (work.parent / "c").exists() and os.environ == before
     assert (ended.code, ended.err.splitlines()) == (0, ["attnkit " + case.command + ": 5 done, 0 left out, 0 failed"])
     assert [item["status"] for item in json.loads(ended.out)["items"]] == ["ok"] * 5
     assert left_over(work) == []
