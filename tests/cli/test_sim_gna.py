@@ -140,6 +140,23 @@ def test_other_patterns(run: Run) -> None:
     assert shorthand == spelled
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1000000 --pattern sliding -w 2048 --set sliding.sink=4",
+        "1000000 --pattern streaming",
+        "16,250,250 --pattern radial",
+        "64,128,128 --pattern blocked -w 8,4,4",
+        "64,128,128 --pattern halo --set halo.block=8,4,4 --set halo.halo=1",
+    ],
+)
+def test_a_million_tokens_of_other_patterns_take_no_time(line: str, run: Run) -> None:
+    begin = time.perf_counter()
+    assert result(run("sim-gna", "-i", *line.split(), "--json"))["map_tiles_visited"] > 0
+    # .2 to 2 s alone; the limit leaves room for a loaded machine
+    assert time.perf_counter() - begin < 8
+
+
 def test_settings_of_neighborhood_are_what_the_flags_are_short_for(run: Run) -> None:
     long = ("--set", "neighborhood.window=18,24,24", "--set", "neighborhood.stride=16,8,8", *HUNYUAN[6:])
     assert result(run("sim-gna", "-i", "30,48,80", *long, "--json")) == result(run("sim-gna", *HUNYUAN, "--json"))

@@ -237,11 +237,13 @@ def _other(request: SimulationRequest, built: Any) -> dict[str, Any]:
             f"{MOST_TILES} pairs for {request.pattern}; try larger tiles"
         )
     block_map = built.block_map(request.canvas, request.query_tile, request.key_tile)
+    # a pattern that can say it at once need not have its map's masks expanded
+    pairs = built.visible_pairs(request.canvas) if hasattr(built, "visible_pairs") else None
     query, key = request.query_tile, request.key_tile
     return {
         "query_tile": query or (block_map.query_block,),
         "key_tile": key or (block_map.key_block,),
         "tile_source": f"default of pattern {request.pattern}" if query is None else "given",
-        "simulation": count(block_map),
+        "simulation": count(block_map, visible_pairs=pairs),
         "block_map": block_map,
     }

@@ -80,25 +80,17 @@ class Halo:
         grid) or an even part of it, of at most 128 slots. ValueError for a canvas or tiles that do not fit.
         """
         canvas = check_canvas(canvas)
-        block, halo, stride = self.sides(canvas)
+        block, _, stride = self.sides(canvas)
         queries, keys = self.query_canvas(canvas), self.key_canvas(canvas)
         own = tuple(side // step for side, step in zip(block, stride, strict=True))
         query = tile_of(query_tile, canvas, divisor_tile(own), "query_tile")
         key = tile_of(key_tile, canvas, divisor_tile(block), "key_tile")
         if isinstance(query, int) or isinstance(key, int):
             raise ValueError(f"halo needs tiles of {len(canvas)} sides, got {query_tile} and {key_tile}")
-        # offset of a key's position from the canvas' own
-        shift = halo if self.pad == "zero" else (0,) * len(canvas)
-
-        def bounds(axis: int, length: int) -> tuple[Ints, Ints]:
-            first = np.arange(length) // own[axis] * block[axis] + shift[axis]
-            start = np.maximum(first - halo[axis], 0)
-            return start, np.minimum(first + block[axis] + halo[axis], keys[axis])
-
+        windows = self._windows(canvas)
         starts, columns, full = spatial_lists(
-            [[length] for length in queries], [[length] for length in keys], bounds, query, key
+            [[length] for length in queries], [[length] for length in keys], lambda axis, _: windows[axis], query, key
         )
-        windows = [bounds(axis, length) for axis, length in enumerate(queries)]
         rule = Boxes(
             np.stack([expand(start, axis, queries) for axis, (start, _) in enumerate(windows)]),
             np.stack([expand(end, axis, queries) for axis, (_, end) in enumerate(windows)]),
@@ -116,3 +108,17 @@ class Halo:
             key_order=spatial_order(keys, key),
             rule=None if full.all() else rule,
         )
+
+    def visible_pairs(self, canvas: Canvas) -> int:
+        """Visible pairs of the canvas: what its map counts pair by pair."""
+        return math.prod(int((end - start).sum()) for start, end in self._windows(canvas))
+
+    def _windows(self, canvas: Canvas) -> list[tuple[Ints, Ints]]:
+        """First key and one past the last key of each query, per axis."""
+        windows = []
+        for length, side, more, step in zip(check_canvas(canvas), *self.sides(canvas), strict=True):
+            # offset of a key's position from the canvas' own
+            shift = more if self.pad == "zero" else 0
+            first = np.arange(length // step) // (side // step) * side + shift
+            windows.append((np.maximum(first - more, 0), np.minimum(first + side + more, length + 2 * shift)))
+        return windows

@@ -19,8 +19,7 @@ from .settings import broadcast, setting, spread
 
 __all__ = ["Neighborhood"]
 
-# pairs of row segments that are looked at in one go, and at all
-CHUNK_SEGMENTS = 1 << 21
+# pairs of row segments that are looked at
 MOST_SEGMENTS = 1 << 26
 
 
@@ -145,12 +144,11 @@ def _runs(
     start, end = window_bounds(length, window, stride, causal)
     rows = _visible_rows(axes[:-1])
     bounds = (np.searchsorted(keys.row, np.arange(tokens // length)), np.bincount(keys.row))
-    step = max(1, CHUNK_SEGMENTS * (int(queries.block[-1]) + 1) // pairs)
 
     def seen(first: int, stop: int) -> tuple[Ints, Ints, np.ndarray]:
         return _segment_pairs(Segments(*(part[first:stop] for part in queries)), first, keys, rows, bounds, start, end)
 
-    starts, columns, full = run_lists(queries, keys, tokens, (query, key), seen, step)
+    starts, columns, full = run_lists(queries, keys, tokens, (query, key), seen, pairs)
     return BlockMap(tokens, tokens, query, key, starts, columns, full, rule=None if full.all() else rule)
 
 

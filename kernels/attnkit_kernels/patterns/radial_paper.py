@@ -18,8 +18,6 @@ from .runs import cut, run_lists
 
 __all__ = ["bands", "block_map"]
 
-# pairs of row segments that are looked at in one go
-CHUNK_SEGMENTS = 1 << 21
 # rows of tiles whose masks are made in one go
 CHUNK_ROWS = 1 << 16
 
@@ -38,27 +36,30 @@ def block_map(frames: int, per_frame: int, query_block: int, key_block: int, sin
     # blocks with padding reach past the last frame
     past = (query_block + key_block) // per_frame + 2
     widths = bands(np.arange(frames + past), per_frame)
+    # half the width, twice the speed
+    short = widths.astype(np.int32)
+    key_row, key_start, key_stop = (part.astype(np.int32) for part in keys[1:])
 
     def seen(first: int, stop: int) -> tuple[Ints, Ints, np.ndarray]:
-        row, start, end = (part[first:stop, None] for part in (queries.row, queries.start, queries.stop))
-        width = widths[np.abs(row - keys.row)]
+        row, start, end = (part[first:stop, None].astype(np.int32) for part in queries[1:])
+        width = short.take(np.abs(row - key_row))
         if sink:
-            width[:, keys.row == 0] = per_frame
-        gap = np.maximum(keys.start - end, start - keys.stop) + 1
-        reach = np.maximum(keys.stop - start, end - keys.start) - 1
+            width[:, key_row == 0] = per_frame
+        gap = np.maximum(key_start - end, start - key_stop) + 1
+        reach = np.maximum(key_stop - start, end - key_start) - 1
         query, key = np.nonzero((gap <= width) & (width >= 0))
         return query + first, key, (reach <= width)[query, key]
 
-    step = max(1, CHUNK_SEGMENTS * (int(queries.block[-1]) + 1) // (len(queries.block) * len(keys.block)))
-    starts, columns, full = run_lists(queries, keys, tokens, (query_block, key_block), seen, step)
-    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    partial = ~full
+    pairs = len(queries.block) * len(keys.block)
+    starts, columns, full = run_lists(queries, keys, tokens, (query_block, key_block), seen, pairs)
+    partial = np.flatnonzero(~full)
+    rows = np.searchsorted(starts, partial, side="right") - 1
     rule = _tiles(
-        rows[partial] * query_block, columns[partial].astype(np.int64) * key_block, full, per_frame, widths, sink,
+        rows * query_block, columns[partial].astype(np.int64) * key_block, full, per_frame, widths, sink,
         (query_block, key_block),
     )  # fmt: skip
     return BlockMap(
-        tokens, tokens, query_block, key_block, starts, columns, full, rule=rule if partial.any() else None, **named
+        tokens, tokens, query_block, key_block, starts, columns, full, rule=rule if len(partial) else None, **named
     )
 
 

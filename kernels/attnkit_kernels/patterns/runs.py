@@ -18,6 +18,8 @@ from .separable import Lists
 __all__ = ["Segments", "cut", "range_lists", "run_lists"]
 
 Bools = NDArray[np.bool_]
+# pairs of segments that are looked at in one go
+CHUNK_SEGMENTS = 1 << 21
 # (query segment, key segment, full) of the seen pairs, for query segments [first, stop)
 Pairs = Callable[[int, int], tuple[Ints, Ints, Bools]]
 
@@ -39,14 +41,17 @@ def cut(tokens: int, row: int, block: int) -> Segments:
     return Segments(first // block, first // row, start, start + length)
 
 
-def run_lists(queries: Segments, keys: Segments, tokens: int, blocks: tuple[int, int], seen: Pairs, step: int) -> Lists:
-    """starts, columns, full for blocks of `blocks` = (query_block, key_block) slots; `step` query blocks at a time."""
+def run_lists(
+    queries: Segments, keys: Segments, tokens: int, blocks: tuple[int, int], seen: Pairs, pairs: int
+) -> Lists:
+    """starts, columns, full for blocks of `blocks` = (query_block, key_block) slots; `seen` looks at `pairs` in all."""
     query_blocks, key_blocks = int(queries.block[-1]) + 1, int(keys.block[-1]) + 1
     per_query, per_key = np.bincount(queries.block), np.bincount(keys.block)
     # padding makes a block partial
     query_whole = np.arange(1, query_blocks + 1) * blocks[0] <= tokens
     key_whole = np.arange(1, key_blocks + 1) * blocks[1] <= tokens
     counts, columns, full = [], [], []
+    step = max(1, CHUNK_SEGMENTS * query_blocks // pairs)
     for first in range(0, query_blocks, step):
         stop = min(first + step, query_blocks)
         query, key, whole = seen(*np.searchsorted(queries.block, (first, stop)).tolist())

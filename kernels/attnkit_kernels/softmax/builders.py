@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,19 +51,8 @@ def from_blocks(
         raise ValueError(f"blocks: expected [..., {expected[0]}, {expected[1]}] blocks, got shape {list(blocks.shape)}")
     rows = table.reshape(batch * heads * expected[0], expected[1])
     full = empty.whole(len(rows)) if rule is None else np.zeros(rows.shape, np.bool_)
-    return BlockMap(
-        query_tokens,
-        key_tokens,
-        query_block,
-        key_block,
-        *compress(rows, full),
-        batch=batch,
-        heads=heads,
-        query_order=query_order,
-        key_order=key_order,
-        rule=rule,
-        **named,
-    )
+    starts, columns, whole = compress(rows, full)
+    return replace(empty, starts=starts, columns=columns, full=whole, rule=rule, **named)
 
 
 def from_mask(

@@ -180,6 +180,7 @@ def test_maps_show_the_windows(pad, canvas, block, halo, stride, tiles):
         mask = np.kron(mask, (first - more <= key) & (key < first + side + more))
     block_map = chosen.block_map(canvas, *tiles)
     assert_map_shows(block_map, mask)
+    assert chosen.visible_pairs(canvas) == mask.sum()
     if pad == "zero":
         assert (mask.sum(1) == np.prod([s + 2 * h for s, h in zip(*chosen.sides(canvas)[:2], strict=True)])).all()
     assert_attends_as(block_map, mask)
