@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pairs import chunks, partial_pairs
+from .pairs import CHUNK_PAIRS, chunks, partial_pairs
 from .rules import Bools, Boxes, Int32s, Int64s, Tiles, as_integers
 
 __all__ = ["KINDS", "BlockMap", "KeyLists"]
@@ -244,7 +244,13 @@ class BlockMap:
 def compress(listed: Bools, full: Bools) -> tuple[Int64s, Int32s, Bools]:
     """(starts, columns, full) of bool tables [rows, key_blocks]."""
     starts = np.concatenate([[0], np.cumsum(listed.sum(1))]).astype(np.int64)
-    return starts, np.nonzero(listed)[1].astype(np.int32), full[listed]
+    columns = np.empty(starts[-1], np.int32)
+    # some rows at a time: every block found is an int64 first; and one axis is searched faster than two
+    step = max(1, CHUNK_PAIRS // max(1, listed.shape[1]))
+    for first in range(0, len(listed), step):
+        part = listed[first : first + step]
+        columns[starts[first] : starts[first + len(part)]] = np.flatnonzero(part) % listed.shape[1]
+    return starts, columns, full[listed]
 
 
 def _blocks(order: Int64s | None, tokens: int, block: int) -> int:

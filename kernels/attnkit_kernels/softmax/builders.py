@@ -173,7 +173,7 @@ def from_boxes(
             first, last = _extent(coordinate, key)
             some &= (lowest[:, None] <= last) & (first < most[:, None])
             every &= (highest[:, None] <= first) & (last < least[:, None])
-    row, column = np.nonzero(some & ~every)
+    row, column = np.divmod(np.flatnonzero(some & ~every), max(1, grid[1]))
     seen = _touched(boxes, query, key, row, column)
     some[row, column] = seen
     return BlockMap(
@@ -287,7 +287,7 @@ def _from_ranges(ranges: Sequence[tuple[Int64s, Integers]], query_block: int, ke
     # a row of padding behind the tokens, so that slot -1 sees nothing
     edges = [(np.append(low, 0), np.append(high, 0)) for low, high in ranges]
     slots = np.append(at, np.full(grid[0] * query_block - tokens, -1)).reshape(grid[0], query_block)
-    row, column = np.nonzero(some & ~every)
+    row, column = np.divmod(np.flatnonzero(some & ~every), max(1, grid[1]))
     step = max(1, CHUNK_PAIRS // (16 * query_block))
     tiles = []
     for start in range(0, len(row), step):
