@@ -140,6 +140,9 @@ def bench_kernel(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Also draw times or speed-ups", rich_help_panel=OUTPUT_PANEL)
     ] = None,
+    fit_cost: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Fit a cost model of this device, for sim-gna --cost")
+    ] = None,
 ) -> None:
     """Check attention operators against the reference, then time them beside what a user would pick instead.
 
@@ -155,6 +158,7 @@ def bench_kernel(
       attnkit bench-kernel neighborhood radial --sweep tokens=512,1024,2048 --heads 2
       attnkit bench-kernel neighborhood -i 16,16,16 -w 8,8,8 -s 4,4,8 --baseline sdpa,flex --heads 2 --out gna.json
       attnkit bench-kernel blocked --sweep window=8x8,16x16 --direction fwdbwd --heads 2 --dry-run
+      attnkit bench-kernel --fit-cost here.json
     """
     from attnkit.tasks.bench_kernel import modes
 
@@ -190,6 +194,7 @@ def bench_kernel(
         roofline=roofline,
         tables=tuple(tables or ()),
         plot=plot,
+        fit_cost=fit_cost,
     )
     if code:
         raise typer.Exit(code)

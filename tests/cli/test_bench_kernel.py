@@ -199,6 +199,10 @@ def test_against_ends_with_0_1_or_2(run: Run, work: Path) -> None:
         (("--list", "--suite", "quick"), ("--suite", "--list")),
         (("dense", "--repeats", "0"), ("--repeats", "1")),
         (("dense", "--threshold", "-1"), ("--threshold",)),
+        (("dense", "--fit-cost", "o.json"), ("NAME", "--fit-cost")),
+        (("--fit-cost", "o.json", "--heads", "2"), ("--heads", "--fit-cost")),
+        (("--fit-cost", "o.json", "--list"), ("--list", "--fit-cost")),
+        (("--fit-cost", "o.csv"), ("o.csv", ".json")),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...], run: Run, work: Path) -> None:
@@ -276,3 +280,32 @@ def test_memory_that_is_not_there_is_a_row(run: Run, monkeypatch: pytest.MonkeyP
         "high": None,
         "verdict": "out of memory",
     }
+
+
+def test_fit_cost_feeds_sim_gna(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnkit.tasks.bench_kernel import fitting
+
+    design = (fitting.one("dense", (128,), 1), fitting.one("random_blocks", (512,), 1, density=0.4))
+    monkeypatch.setattr(fitting.fit_cost, "__defaults__", (design, 2))
+    monkeypatch.setattr(cli.Root, "table", {name: cli.COMMANDS[name] for name in (NAME, "sim-gna")})
+    ended = run(NAME, "--fit-cost", "here.json", "--dry-run")
+    assert ended.code == 0 and "fit" in ended.out and list(work.iterdir()) == []
+    ended = run(NAME, "--fit-cost", "here.json", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out)["result"]["samples"] == 2
+    assert run(NAME, "--fit-cost", "here.json").code == 2
+    assert run(NAME, "--fit-cost", "here.json", "--overwrite").code == 0
+    words = ("sim-gna", "-i", "16,32", "-w", "8,16", "-s", "8,16", "--cost", "here.json")
+    tiles = ("--q-tile", "8,16", "--kv-tile", "8,16")
+    like = ("--dim", "64", "--dtype", "float32")
+    ended = run(*words, *tiles, *like, "--sweep", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out)["result"]["predicted_ms"] > 0
+    for others, word in (
+        ((*tiles, "--dim", "64"), "--dtype float32"),
+        ((*tiles, "--dtype", "float32"), "--dim 64"),
+        (like, "128 x 128"),
+        ((*tiles, *like, "--dynamic"), "--dynamic"),
+    ):
+        ended = run(*words, *others)
+        assert ended.code == 2 and word in ended.line

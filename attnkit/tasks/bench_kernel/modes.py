@@ -1,9 +1,10 @@
-"""What one command line asks for: a list or a benchmark."""
+"""What one command line asks for: a list, a cost model or a benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import UsageError
@@ -12,16 +13,26 @@ if TYPE_CHECKING:
     from attnkit.runtime.options import BatchOptions
 
 
-def run(batch: BatchOptions, *, listed: bool, **asked: Any) -> int:
-    """Run the mode; returns the exit code. UsageError for an option that means nothing with --list."""
+def run(batch: BatchOptions, *, listed: bool, fit_cost: Path | None, **asked: Any) -> int:
+    """Run the mode; returns the exit code. UsageError for an option that means nothing in it."""
     from . import run as runs
 
-    if not listed:
-        return runs.run_bench(runs.Bench(**asked), batch)
-    strange = [name for name in _given(asked) if name != "NAME"]
+    if listed and fit_cost is not None:
+        raise UsageError("--list and --fit-cost: got both, expected one of them")
+    if listed:
+        _refuse("--list", [name for name in _given(asked) if name != "NAME"])
+        return runs.show_list(batch, asked["names"])
+    if fit_cost is not None:
+        _refuse("--fit-cost", _given(asked))
+        from .fitting import run_fit
+
+        return run_fit(fit_cost, batch)
+    return runs.run_bench(runs.Bench(**asked), batch)
+
+
+def _refuse(mode: str, strange: list[str]) -> None:
     if strange:
-        raise UsageError(f"{strange[0]}: means nothing with --list; leave it out")
-    return runs.show_list(batch, asked["names"])
+        raise UsageError(f"{strange[0]}: means nothing with {mode}; leave it out")
 
 
 def _given(asked: Mapping[str, Any]) -> list[str]:

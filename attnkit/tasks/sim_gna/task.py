@@ -16,6 +16,8 @@ DEFAULT_TARGET = "b200"
 MOST_AXES = 3
 # combinations of useful strides that are shown, beyond which only those remain that no other beats
 MOST_COMBINATIONS = 64
+# tiles of a map that is built because a cost model depends on the order of its lists
+MOST_LISTED = 1 << 23
 # pairs of tiles of a pattern whose map is built to be counted: seconds, and a gigabyte
 MOST_TILES = 1 << 28
 
@@ -106,11 +108,30 @@ class SimulationResult:
 
     def milliseconds(self, simulation: Simulation, *, dense: bool = False) -> float | None:
         """Time of one forward pass of all heads; None without a cost model."""
+        from attnkit_kernels.simulate import Counts
+
         one = self.request
         if one.cost is None:
             return None
-        work = simulation.dense_work if dense else simulation.work
-        return one.cost.predict(work(one.heads, one.dim)) * 1e3
+        if not one.cost.needs_lists:
+            counts = (simulation.dense_work if dense else simulation.work)(one.heads, one.dim)
+        elif dense:
+            tokens, keys = simulation.query_tokens, simulation.key_tokens
+            counts = Counts.dense(tokens, keys, simulation.query_block, simulation.key_block, one.heads, one.dim)
+        else:
+            counts = Counts.of(self._map_of(simulation), one.heads, one.dim)
+        return one.cost.predict(counts) * 1e3
+
+    def _map_of(self, simulation: Simulation) -> BlockMap:
+        """The engine's map of this simulation or of one of the strides."""
+        from dataclasses import replace
+
+        if self.block_map is not None:
+            return self.block_map
+        stride = next((one.stride for one in self.strides if one.simulation is simulation), None)
+        pattern = self.pattern if stride is None else replace(self.pattern, stride=stride)
+        built: BlockMap = pattern.block_map(self.request.canvas, self.query_tile, self.key_tile)
+        return built
 
 
 def run_simulation(request: SimulationRequest) -> SimulationResult:
@@ -126,6 +147,8 @@ def run_simulation(request: SimulationRequest) -> SimulationResult:
         )
     built = pattern(request.pattern, **request.settings)
     result = _neighborhood(request, built) if request.pattern == NEIGHBORHOOD else _other(request, built)
+    if request.cost is not None:
+        _check_cost(request.cost, [result["simulation"], *(one.simulation for one in result.get("strides", ()))])
     moved = traffic(result["simulation"], request.heads, request.dim, request.dtype)
     return SimulationResult(request, built, traffic=moved, **result)
 
@@ -141,10 +164,33 @@ def _check(request: SimulationRequest) -> None:
         )
     if request.share is None and (request.steps > 1 or request.dense_steps):
         raise ValueError(f"share: not given, expected attention's part of the run time with {request.steps} steps")
+    if request.cost is not None and request.cost.exact:
+        own = (("dtype", request.cost.dtype, request.dtype), ("dim", request.cost.dim, request.dim))
+        for name, expected, got in own:
+            if expected != got:
+                raise ValueError(f"cost: measured with {name} {expected}, got {got}; add --{name} {expected}")
+        if request.dynamic:
+            raise ValueError("cost: measured with tiles cut from 0, got dynamic tiling; leave out --dynamic")
     if request.pattern != NEIGHBORHOOD:
         for name in ("dynamic", "sweep", "verify"):
             if getattr(request, name):
                 raise ValueError(f"{name}: got pattern {request.pattern}, expected {NEIGHBORHOOD}")
+
+
+def _check_cost(cost: CostModel, simulations: list[Simulation]) -> None:
+    one = simulations[0]
+    own, got = (cost.query_block, cost.key_block), (one.query_block, one.key_block)
+    if cost.exact and own != got:
+        raise ValueError(
+            f"cost: measured with tiles of {own[0]} x {own[1]} slots, got {got[0]} x {got[1]}; "
+            "give --q-tile and --kv-tile whose sides multiply to that"
+        )
+    most = max(each.map_tiles_visited for each in simulations)
+    if cost.needs_lists and most > MOST_LISTED:
+        raise ValueError(
+            f"cost: got a map that lists {most} tiles, expected at most {MOST_LISTED} with this cost file, "
+            "which needs the map itself"
+        )
 
 
 def _neighborhood(request: SimulationRequest, built: Any) -> dict[str, Any]:

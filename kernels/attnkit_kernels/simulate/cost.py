@@ -1,9 +1,13 @@
 """What a map costs in time: a linear model of its counts, fitted to measured times of one device.
 
     seconds = launch + rows * row + full tiles * full + partial tiles * partial
+              + lists * list + gathered tiles * gather + masked tiles * mask + moved slots * move
 
 Each term has a cause: the launch of the kernel, what every query tile pays however little it sees (loading queries,
-writing outputs), a tile that needs no mask, a tile that needs one. All four are at least zero.
+writing outputs), a tile that needs no mask, a tile that needs one. The second line is what a GPU's kernel does not pay
+and the CPU's does: a call for each list of key tiles (shared by the heads of a map, so heads do not multiply it), keys
+copied together where a list has gaps, a mask over the whole list where one of its tiles is partial, tokens put into the
+order of the map and back. All are at least zero.
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..softmax.blockmap import BlockMap
+
 KIND = "attnkit cost model"
 SCHEMA = 1
 _NS = 1e9
+TERMS = ("launch_ns", "row_ns", "full_ns", "partial_ns", "list_ns", "gather_ns", "mask_ns", "move_ns")
 # cost files that come with the package
 _COSTS = Path(__file__).with_name("costs")
 
@@ -31,6 +38,9 @@ class Counts:
 
     full_tiles, partial_tiles: visited pairs of a query tile and a key tile, without and with a mask.
     rows: query tiles. query_block, key_block: slots of a tile. dim: head dimension.
+    lists: lists of key tiles that differ from the one before, once for all heads that share a map.
+    gathered: tiles in lists with gaps. masked: full tiles in lists that have partial ones.
+    moved: slots of queries and keys that are put into the order of a map, and of queries back.
     """
 
     full_tiles: int
@@ -39,6 +49,10 @@ class Counts:
     query_block: int
     key_block: int
     dim: int
+    lists: int = 0
+    gathered: int = 0
+    masked: int = 0
+    moved: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -56,12 +70,57 @@ class Counts:
         """Operations that a tiled kernel does, forward: partial tiles are computed whole."""
         return self.tile_flops * (self.full_tiles + self.partial_tiles)
 
+    @classmethod
+    def of(cls, block_map: BlockMap, heads: int, dim: int, batch: int = 1) -> Counts:
+        """The work of a map for so many heads and samples, all terms counted; dense tails are left out."""
+        shared = (batch // block_map.batch) * (heads // block_map.heads)
+        lengths = np.diff(block_map.starts)
+        held = np.flatnonzero(lengths)
+        first, last = block_map.starts[held], block_map.starts[held + 1] - 1
+        gaps = np.zeros(len(lengths), np.bool_)
+        gaps[held] = block_map.columns[last] - block_map.columns[first] + 1 != lengths[held]
+        partial = np.bincount(block_map.rows[~block_map.full], minlength=len(lengths))
+        with_partial = lengths[partial > 0].sum() - partial.sum()
+        ordered = block_map.query_order is not None or block_map.key_order is not None
+        slots = 2 * (len(block_map.query_slots()) + len(block_map.key_slots()))
+        return cls(
+            block_map.full_count * shared,
+            block_map.partial_count * shared,
+            len(lengths) * shared,
+            block_map.query_block,
+            block_map.key_block,
+            dim,
+            lists=_lists(block_map),
+            gathered=int(lengths[gaps].sum()) * shared,
+            masked=int(with_partial) * shared,
+            moved=slots * batch * heads if ordered else 0,
+        )
+
+    @classmethod
+    def dense(cls, tokens: int, keys: int, query_block: int, key_block: int, heads: int, dim: int) -> Counts:
+        """The work of dense attention, side by side along the tokens; only the ends can hold padding."""
+        rows, columns = -(-tokens // query_block), -(-keys // key_block)
+        whole_rows, whole_columns = tokens // query_block, keys // key_block
+        full = whole_rows * whole_columns
+        padded = keys % key_block > 0
+        return cls(
+            full * heads,
+            (rows * columns - full) * heads,
+            rows * heads,
+            query_block,
+            key_block,
+            dim,
+            lists=(rows > 0) + (whole_rows > 0 and whole_rows < rows),
+            masked=full * heads if padded else 0,
+        )
+
 
 @dataclass(frozen=True)
 class CostModel:
     """Nanoseconds of each term at tiles of query_block x key_block and head dimension dim, and where they come from.
 
-    Other tiles and dimensions are scaled: a tile by its operations, a row by its elements.
+    Other tiles and dimensions are scaled: a tile by its operations, a row by its elements. `exact`: nothing is scaled,
+    the model holds for the tiles, the dimension and the type that it was measured with.
     """
 
     launch_ns: float
@@ -80,9 +139,14 @@ class CostModel:
     samples: int = 0
     median_error: float | None = None
     worst_error: float | None = None
+    list_ns: float = 0.0
+    gather_ns: float = 0.0
+    mask_ns: float = 0.0
+    move_ns: float = 0.0
+    exact: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("launch_ns", "row_ns", "full_ns", "partial_ns"):
+        for name in TERMS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name}: got {value!r}, expected a number of at least 0")
@@ -90,11 +154,26 @@ class CostModel:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+        if not isinstance(self.exact, bool):
+            raise ValueError(f"exact: got {self.exact!r}, expected true or false")
+
+    @property
+    def needs_lists(self) -> bool:
+        """Whether it asks for more of a map than its numbers of tiles: `Counts.of` has it."""
+        return any((self.list_ns, self.gather_ns, self.mask_ns, self.move_ns))
 
     def predict(self, counts: Counts) -> float:
-        """Seconds that an attention with these counts takes on the device of the fit."""
-        terms = _terms(counts, self.query_block, self.key_block, self.dim)
-        return float(terms @ (self.launch_ns, self.row_ns, self.full_ns, self.partial_ns)) / _NS
+        """Seconds that an attention with these counts takes on the device of the fit.
+
+        ValueError where an exact model is asked for other tiles or another dimension.
+        """
+        own, asked = (self.query_block, self.key_block, self.dim), (counts.query_block, counts.key_block, counts.dim)
+        if self.exact and own != asked:
+            raise ValueError(
+                f"cost model: got tiles of {asked[0]} x {asked[1]} slots and dim {asked[2]}, "
+                f"expected {own[0]} x {own[1]} and dim {own[2]}, which it was measured with"
+            )
+        return float(_terms(counts, *own) @ [getattr(self, name) for name in TERMS]) / _NS
 
     @classmethod
     def fit(cls, samples: Sequence[tuple[Counts, float]], **about: Any) -> CostModel:
@@ -112,14 +191,13 @@ class CostModel:
         shape = (first.query_block, first.key_block, first.dim)
         terms = np.stack([_terms(counts, *shape) for counts, _ in samples])
         times = np.array([seconds for _, seconds in samples]) * _NS
-        launch, row, full, partial = _non_negative_least_squares(terms / times[:, None], np.ones(len(samples))).tolist()
-        errors = np.abs(terms @ (launch, row, full, partial) / times - 1)
+        costs = _non_negative_least_squares(terms / times[:, None], np.ones(len(samples)))
+        errors = np.abs(terms @ costs / times - 1)
         return cls(
-            launch,
-            row,
-            full,
-            partial,
-            *shape,
+            **dict(zip(TERMS, costs.tolist(), strict=True)),
+            query_block=first.query_block,
+            key_block=first.key_block,
+            dim=first.dim,
             samples=len(samples),
             median_error=float(np.median(errors)),
             worst_error=float(errors.max()),
@@ -127,8 +205,9 @@ class CostModel:
         )
 
     def to_json(self) -> str:
-        """The text of a cost file."""
-        return json.dumps({"kind": KIND, "schema": SCHEMA, **asdict(self)}, ensure_ascii=False, indent=1) + "\n"
+        """The text of a cost file; terms that only some devices pay are left out where they are zero."""
+        told = {key: value for key, value in asdict(self).items() if value or key not in (*TERMS[4:], "exact")}
+        return json.dumps({"kind": KIND, "schema": SCHEMA, **told}, ensure_ascii=False, indent=1) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write a cost file, replacing what was there."""
@@ -176,16 +255,45 @@ def cost_named(name: str) -> CostModel:
 
 
 def _terms(counts: Counts, query_block: int, key_block: int, dim: int) -> NDArray[np.float64]:
-    """What each of the four costs is multiplied by, in units of the reference tile."""
+    """What each of the costs of `TERMS` is multiplied by, in units of the reference tile."""
     tile = counts.tile_flops / (4 * query_block * key_block * dim)
     row = counts.query_block * counts.dim / (query_block * dim)
-    return np.array([1.0, counts.rows * row, counts.full_tiles * tile, counts.partial_tiles * tile])
+    keys = counts.key_block * counts.dim / (key_block * dim)
+    return np.array(
+        [
+            1.0,
+            counts.rows * row,
+            counts.full_tiles * tile,
+            counts.partial_tiles * tile,
+            counts.lists,
+            counts.gathered * keys,
+            counts.masked * tile,
+            counts.moved * counts.dim / dim,
+        ]
+    )
+
+
+def _lists(block_map: BlockMap) -> int:
+    """Rows of a map whose list differs from that of the row before, or that begin a head."""
+    starts, columns, full = block_map.starts, block_map.columns, block_map.full
+    lengths = np.diff(starts)
+    changed = np.ones(len(lengths), np.bool_)
+    inner = np.flatnonzero(np.arange(len(lengths)) % max(block_map.query_blocks, 1))
+    changed[inner] = lengths[inner] != lengths[inner - 1]
+    alike = np.flatnonzero(~changed)
+    # entry by entry against the row before, which is as long
+    at = np.repeat(starts[alike], lengths[alike])
+    offset = np.arange(len(at)) - np.repeat(np.cumsum(lengths[alike]) - lengths[alike], lengths[alike])
+    here, before = at + offset, at + offset - np.repeat(lengths[alike], lengths[alike])
+    differ = (columns[here] != columns[before]) | (full[here] != full[before])
+    changed[np.repeat(alike, lengths[alike])[differ]] = True
+    return int(changed.sum())
 
 
 def _non_negative_least_squares(matrix: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
     """The x >= 0 with the least |matrix x - wanted|: exact, by trying every set of non-zero entries.
 
-    The least squares solution over the right set is itself non-negative, and with four columns there are 15 sets.
+    The least squares solution over the right set is itself non-negative, and with eight columns there are 255 sets.
     """
     columns = matrix.shape[1]
     # columns differ by many powers of ten, which would cost lstsq its small ones
@@ -193,8 +301,9 @@ def _non_negative_least_squares(matrix: NDArray[np.float64], wanted: NDArray[np.
     scale[scale == 0] = 1.0
     scaled = matrix / scale
     best, least = np.zeros(columns), float(wanted @ wanted)
+    used = np.flatnonzero(matrix.any(0))
     for size in range(1, columns + 1):
-        for chosen in itertools.combinations(range(columns), size):
+        for chosen in itertools.combinations(used, size):
             found, _, rank, _ = np.linalg.lstsq(scaled[:, chosen], wanted, rcond=None)
             residual = scaled[:, chosen] @ found - wanted
             left = float(residual @ residual)
