@@ -143,6 +143,13 @@ def bench_kernel(
     fit_cost: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Fit a cost model of this device, for sim-gna --cost")
     ] = None,
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="Compile the Triton kernels without a GPU; show what they use")
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="GPUs of --compile-only: sm_80,sm_90,sm_100,gfx942; else sm_90,sm_100"),
+    ] = None,
 ) -> None:
     """Check attention operators against the reference, then time them beside what a user would pick instead.
 
@@ -159,6 +166,7 @@ def bench_kernel(
       attnkit bench-kernel neighborhood -i 16,16,16 -w 8,8,8 -s 4,4,8 --baseline sdpa,flex --heads 2 --out gna.json
       attnkit bench-kernel blocked --sweep window=8x8,16x16 --direction fwdbwd --heads 2 --dry-run
       attnkit bench-kernel --fit-cost here.json
+      attnkit bench-kernel neighborhood --compile-only --target sm_90,sm_100
     """
     from attnkit.tasks.bench_kernel import modes
 
@@ -195,6 +203,8 @@ def bench_kernel(
         tables=tuple(tables or ()),
         plot=plot,
         fit_cost=fit_cost,
+        compile_only=compile_only,
+        target=target,
     )
     if code:
         raise typer.Exit(code)

@@ -203,6 +203,13 @@ def test_against_ends_with_0_1_or_2(run: Run, work: Path) -> None:
         (("--fit-cost", "o.json", "--heads", "2"), ("--heads", "--fit-cost")),
         (("--fit-cost", "o.json", "--list"), ("--list", "--fit-cost")),
         (("--fit-cost", "o.csv"), ("o.csv", ".json")),
+        (("--compile-only", "--target", "sm_91"), ("sm_91", "did you mean sm_90?", "gfx942")),
+        (("--compile-only", "--target", ","), ("--target", "sm_100")),
+        (("--target", "sm_90"), ("--target", "--compile-only")),
+        (("lut3d", "--compile-only"), ("lut3d", "neighborhood")),
+        (("dense", "--compile-only", "--dtype", "float64"), ("float64", "bfloat16")),
+        (("dense", "--compile-only", "--heads", "2"), ("--heads", "--compile-only")),
+        (("dense", "--compile-only", "--fit-cost", "o.json"), ("--compile-only", "--fit-cost")),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...], run: Run, work: Path) -> None:
@@ -309,3 +316,25 @@ def test_fit_cost_feeds_sim_gna(run: Run, work: Path, monkeypatch: pytest.Monkey
     ):
         ended = run(*words, *others)
         assert ended.code == 2 and word in ended.line
+
+
+def test_compile_only(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    # a child process compiles where kernels are interpreted
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    words = (NAME, "dense", "blocked", "--compile-only", "--target", "sm_90", "--dtype", "float16")
+    ended = run(*words, "--json", "-o", "o.csv", "-o", "o.md", "-o", "o.json")
+    assert (ended.code, ended.err) == (0, "")
+    told = json.loads(ended.out)
+    assert told == json.loads((work / "o.json").read_text()) and set(told["summary"]) == {"ok"}
+    rows = told["result"]["rows"]
+    assert {row["operator"] for row in rows} == {"dense", "blocked"}
+    for row in rows:
+        assert (row["kernel"], row["target"], row["matrix"]) == ("forward", "sm_90", "wgmma")
+        assert 0 < row["registers"] <= 255 and row["spilled_bytes"] == 0 and row["shared_bytes"] > 0
+    header = (work / "o.csv").read_text().splitlines()[0]
+    assert header.startswith("operator,kernel,target,choice,registers (a thread),spills (bytes)")
+    assert (work / "o.md").read_text().count("\n") == len(rows) + 2
+    assert run(*words, "-o", "o.csv").code == 2
+    ended = run(*words, "--direction", "fwdbwd", "--dry-run")
+    assert ended.code == 0 and ended.out.count("prepare") == 2

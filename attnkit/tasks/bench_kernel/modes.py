@@ -1,4 +1,4 @@
-"""What one command line asks for: a list, a cost model or a benchmark."""
+"""What one command line asks for: a list, a cost model, compiled kernels or a benchmark."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from attnkit.runtime.options import BatchOptions
 
 
-def run(batch: BatchOptions, *, listed: bool, fit_cost: Path | None, **asked: Any) -> int:
+def run(
+    batch: BatchOptions, *, listed: bool, fit_cost: Path | None, compile_only: bool, target: str | None, **asked: Any
+) -> int:
     """Run the mode; returns the exit code. UsageError for an option that means nothing in it."""
     from . import run as runs
 
-    if listed and fit_cost is not None:
-        raise UsageError("--list and --fit-cost: got both, expected one of them")
+    chosen = {"--list": listed, "--fit-cost": fit_cost is not None, "--compile-only": compile_only}
+    modes = [name for name, is_asked in chosen.items() if is_asked]
+    if len(modes) > 1:
+        raise UsageError(f"{' and '.join(modes)}: got both, expected one of them")
+    if target is not None and not compile_only:
+        raise UsageError("--target: means nothing without --compile-only; add that or leave it out")
     if listed:
         _refuse("--list", [name for name in _given(asked) if name != "NAME"])
         return runs.show_list(batch, asked["names"])
@@ -27,6 +33,12 @@ def run(batch: BatchOptions, *, listed: bool, fit_cost: Path | None, **asked: An
         from .fitting import run_fit
 
         return run_fit(fit_cost, batch)
+    if compile_only:
+        here = ("NAME", "--out", "--dim", "--dtype", "--direction")
+        _refuse("--compile-only", [name for name in _given(asked) if name not in here])
+        from .compiling import run_compile
+
+        return run_compile(batch, asked["names"], target, asked["values"], asked["tables"])
     return runs.run_bench(runs.Bench(**asked), batch)
 
 
