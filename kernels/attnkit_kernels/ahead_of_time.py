@@ -45,9 +45,10 @@ _MATRIX = {
 class Used:
     """What one compiled kernel uses.
 
-    registers a thread; spilled and shared memory in bytes; tensor memory in columns (sm_100 only); matrix, the family
-    of its matrix instructions ("wgmma", "tcgen05", "mma", "mfma", or "" for none) and how many there are; seconds of
-    compilation.
+    registers a thread; spilled, what a thread keeps in memory for want of registers, and shared memory, in bytes (what
+    AMD's compiler keeps of scalar registers in vector registers counts there); tensor memory in columns (sm_100 only);
+    matrix, the family of its matrix instructions ("wgmma", "tcgen05", "mma", "mfma", or "" for none) and how many there
+    are; seconds of compilation.
     """
 
     registers: int
@@ -145,7 +146,7 @@ def _used_by_cuda(compiled: Any) -> tuple[int, int]:
 
 
 def _used_by_hip(compiled: Any) -> tuple[int, int]:
-    """Registers and spills from the metadata in the assembly for AMD."""
+    """Vector registers and bytes of scratch memory from the metadata in the assembly for AMD."""
     text = compiled.asm["amdgcn"]
 
     def count(key: str) -> int:
@@ -154,8 +155,8 @@ def _used_by_hip(compiled: Any) -> tuple[int, int]:
             raise RuntimeError(f"the assembly for AMD names no {key}")
         return int(found.group(1))
 
-    spilled = count("vgpr_spill_count") + count("sgpr_spill_count") + count("private_segment_fixed_size")
-    return count("vgpr_count"), spilled
+    # counts of spilled registers are of no use here: some go to other registers, and what does not is in this segment
+    return count("vgpr_count"), count("private_segment_fixed_size")
 
 
 def _matrix(text: str) -> tuple[str, int]:

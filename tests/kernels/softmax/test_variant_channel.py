@@ -149,7 +149,6 @@ def test_interpreted_kernels_agree_with_the_reference():
     assert found["refused"] == ("channel.attend: impl 'triton' takes dims up to 64, got 65; works here: reference")
 
 
-@pytest.mark.xfail(strict=True, reason="in float32 with 64 channels a group, mix_kernel spills registers on sm_80")
 def test_compiled_kernels_fit_each_target():
     from attnkit_kernels.ahead_of_time import REGISTER_LIMITS, SHARED_LIMITS
 
