@@ -77,7 +77,7 @@ def compile(
         16 (pointers are, without saying); None is an absent pointer, and an integer a number that is a constant, as
         triton makes one of 1; a tuple of all these is a tuple of arguments
     constants : value of each constexpr argument that the config does not set
-    config : its kwargs, warps and stages; target : name in `TARGETS`
+    config : its kwargs, warps, stages and maxnreg; target : name in `TARGETS`
 
     Raises
     ------
@@ -90,6 +90,8 @@ def compile(
         kernel = kernel.fn
     described = _source(kernel, signature, {**constants, **config.kwargs})
     options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    if config.maxnreg is not None:
+        options["maxnreg"] = config.maxnreg
     started = time.perf_counter()
     compiled = triton.compile(described, target=TARGETS[target], options=options)
     seconds = time.perf_counter() - started

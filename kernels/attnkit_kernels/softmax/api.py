@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..dispatch import Impl, Operator, takes_flex, takes_reference, takes_triton
+from ..dispatch import Impl, ImplementationError, Operator, takes_flex, takes_reference, takes_triton
 from . import reference, validation
 from .bias import Bias
 from .blockmap import BlockMap
@@ -29,6 +29,8 @@ OPERATOR = Operator(
         Impl.FLEX: takes_flex,
     },
 )
+# dims that the triton kernels take; wider ones leave a thread no registers to multiply with
+TRITON_DIMS = {torch.float32: 128, torch.float16: 256, torch.bfloat16: 256}
 
 
 def attention(
@@ -117,7 +119,17 @@ def resolve_impl(*tensors: Tensor, impl: str | Impl = "auto") -> str:
 
     For records and dry runs. ImplementationError (a ValueError) when the asked one cannot, with those that would.
     """
-    return str(OPERATOR.resolve(impl, *tensors).value)
+    chosen = OPERATOR.resolve(impl, *tensors)
+    widest = max(tensors[0].shape[-1], tensors[2].shape[-1])
+    if chosen == Impl.TRITON and widest > TRITON_DIMS[tensors[0].dtype]:
+        if impl != Impl.AUTO:
+            most, dtype = TRITON_DIMS[tensors[0].dtype], str(tensors[0].dtype).removeprefix("torch.")
+            raise ImplementationError(
+                f"{OPERATOR.name}: impl 'triton' takes dims up to {most} in {dtype}, got {widest}; "
+                "works here: torch, reference"
+            )
+        chosen = Impl.TORCH
+    return str(chosen.value)
 
 
 def _extras(query: Tensor, key: Any, value: Any, lengths: Any) -> Extras | None:

@@ -6,6 +6,10 @@ or kept for the backward pass, and the only cost is an index of 4 bytes for each
 float16 and bfloat16 accumulate in float32. Products of float32 take three passes of TF32 on NVIDIA's chips ("tf32x3",
 about as exact as float32) and are float32 on AMD's. The gradient of a bias is summed with atomics in float32, so its
 last bits may differ from run to run; all other results do not. Runs interpreted on a CPU with TRITON_INTERPRET=1.
+
+A key that is NaN or infinite leaves the output and lse of the queries that do not see it alone, as in the reference. A
+value that is reaches the queries of the partial blocks that list it, whether they see it or not (the weights there are
+0, and 0 NaN is NaN); in the reference it reaches every query.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def tuning_of(variant: Variant, target: str) -> list[triton.Config]:
     """The tuning choices of a variant on a target."""
     if variant.name == "prepare":
         return [triton.Config({"BLOCK_M": 32}, num_warps=4)]
-    return choices(variant.name, "small" if is_hip(target) else target, variant.shape(target))
+    return choices(variant.name, "amd" if is_hip(target) else target, variant.shape(target))
 
 
 def compiled(variant: Variant, target: str) -> Iterator[tuple[triton.Config, Used]]:

@@ -258,6 +258,11 @@ def facts() -> Iterator[tuple[str, object]]:
         alone = attention(*(x.detach() for x in tensors), block_map=block_map, impl="triton").output
     yield "without gradients", torch.equal(alone, output.detach())
     query, key, value = tensors
+    spoilt = value.detach().clone()
+    spoilt[:, 40] = float("nan")
+    found = [attention(query, key, spoilt, block_map=block_map, impl=impl).output.isfinite() for impl in IMPLS]
+    # tokens 0..15 see no key at all, so no block of theirs lists it
+    yield "hidden value", [bool(found[0][:, :16].all()), bool(found[0][:, 16:].any()), bool(found[1].any())]
     empty = [x.detach()[:0].requires_grad_() for x in tensors]
     yield "no samples", list(attention(*empty, block_map=block_map, impl="triton").output.shape)
     yield "no queries", list(attention(query[:, :0], key, value, impl="triton").output.shape)
@@ -267,6 +272,12 @@ def facts() -> Iterator[tuple[str, object]]:
         attention(*(x.double() for x in tensors), block_map=block_map, impl="triton")
     except ImplementationError as error:
         yield "float64", str(error)
+    for dtype, most in ((torch.float32, 128), (torch.float16, 256)):
+        wide = [normal(1, 2, 1, most + 1, dtype=dtype) for _ in range(3)]
+        try:
+            attention(*wide, impl="triton")
+        except ImplementationError as error:
+            yield f"wide {str(dtype)[6:]}", str(error)
     result = attention(*tensors, block_map=block_map, impl="triton")
     first = torch.autograd.grad(result.output.sum(), query, create_graph=True)[0]
     try:

@@ -57,6 +57,10 @@ def test_rows_that_see_nothing(interpreted):
     assert facts["blind lse"] is True
 
 
+def test_a_value_that_is_no_number_stays_in_the_blocks_that_list_it(interpreted):
+    assert interpreted["facts"]["hidden value"] == [True, False, False]
+
+
 def test_nothing_in_nothing_out(interpreted):
     facts = interpreted["facts"]
     assert facts["no samples"] == [0, 45, 2, 16]
@@ -72,4 +76,6 @@ def test_results_repeat_and_do_not_depend_on_autograd(interpreted):
 def test_refusals(interpreted):
     facts = interpreted["facts"]
     assert "takes float32, float16, bfloat16, not float64; works here: torch, reference" in facts["float64"]
+    assert "takes dims up to 128 in float32, got 129; works here: torch, reference" in facts["wide float32"]
+    assert "takes dims up to 256 in float16, got 257; works here: torch, reference" in facts["wide float16"]
     assert "does not require grad" in facts["twice"]
