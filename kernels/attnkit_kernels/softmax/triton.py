@@ -25,8 +25,8 @@ from torch.autograd.function import once_differentiable
 from ..tiles import on_device
 from .bias import Bias, DenseBias, TableBias, TermsBias
 from .blockmap import BlockMap
-from .triton_backward import prepare_kernel
 from .triton_lists import MapArrays, map_arrays
+from .triton_prepare import prepare_kernel
 from .triton_tiles import DENSE_BIAS, INDEXED_BIAS, NO_BIAS, Entries, Lists, Rows, Sizes, shape_of
 from .triton_tuning import launch
 

@@ -9,7 +9,7 @@ from typing import Any
 import triton
 
 from ..ahead_of_time import Used, compile, is_hip
-from .triton_backward import prepare_kernel
+from .triton_prepare import prepare_kernel
 from .triton_tiles import (
     BOXES,
     DENSE_BIAS,
