@@ -7,6 +7,7 @@ through lse, a row is computed by plain differentiable operations instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,14 +35,14 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 @dataclass
 class Group:
-    """Consecutive query blocks [first, last) of one list of the map that see the same key blocks."""
+    """Query blocks of one list of the map that see the same key blocks."""
 
     batch: int
     head: int
-    first: int
-    last: int
+    rows: Tensor
     columns: Tensor
-    # bounds of the columns where they lie side by side
+    # bounds of the rows and of the columns where they lie side by side
+    row_run: tuple[int, int] | None
     run: tuple[int, int] | None
     # places in the map's lists, one row of them per query block; None when all are full
     listed: np.ndarray | None
@@ -64,23 +65,31 @@ def run(
         else:
             output, lse = _plain(q, k, v, block_map, groups, scale, bias)
         tokens = _tokens(block_map, query.device)
+        output, lse = output.transpose(1, 2), lse.transpose(1, 2)
         if tokens is not None:
-            output, lse = output[:, :, tokens], lse[:, :, tokens]
-        return output.transpose(1, 2).to(query.dtype), lse.transpose(1, 2)
+            output, lse = output.index_select(1, tokens), lse.index_select(1, tokens)
+        return output.to(query.dtype), lse
 
 
 def _slots(tensor: Tensor, block_map: BlockMap, side: str) -> Tensor:
-    """[batch, tokens, heads, dim] as [batch, heads, slots, dim]; padding slots are zero and bring no NaN."""
+    """[batch, tokens, heads, dim] as [batch, heads, slots, dim]; padding slots are zero and bring no NaN.
+
+    A block of it is one piece of memory: of all heads, where they share their lists, else of its head.
+    """
     slots = getattr(block_map, f"{side}_slots")()
     order = getattr(block_map, f"{side}_order")
-    tensor = tensor.transpose(1, 2)
-    if order is None and len(slots) == tensor.shape[2]:
-        return tensor
-    places: Tensor = getattr(map_tensors(block_map, tensor.device), f"{side}_slots")
-    if not tensor.shape[2]:
-        return tensor.new_zeros(*tensor.shape[:2], len(slots), tensor.shape[3])
-    gathered = tensor.index_select(2, places.clamp(min=0))
-    return gathered if (slots >= 0).all() else gathered.masked_fill((places < 0)[:, None], 0)
+    if order is not None or len(slots) != tensor.shape[1]:
+        places: Tensor = getattr(map_tensors(block_map, tensor.device), f"{side}_slots")
+        if tensor.shape[1]:
+            tensor = tensor.index_select(1, places.clamp(min=0))
+            if (slots < 0).any():
+                tensor = tensor.masked_fill((places < 0)[:, None, None], 0)
+        else:
+            tensor = tensor.new_zeros(tensor.shape[0], len(slots), *tensor.shape[2:])
+    swapped = tensor.transpose(1, 2)
+    if block_map.heads > 1:
+        return swapped.contiguous()
+    return swapped if swapped.is_contiguous() else tensor.contiguous().transpose(1, 2)
 
 
 def _tokens(block_map: BlockMap, device: torch.device) -> Tensor | None:
@@ -111,26 +120,36 @@ def _groups(block_map: BlockMap) -> list[Group]:
 
 
 def _groups_of(block_map: BlockMap, batch: int, head: int) -> list[Group]:
-    found: list[Group] = []
     base = (batch * block_map.heads + head) * block_map.query_blocks
     starts = block_map.starts
-    previous: tuple[bytes, bytes] | None = None
+    alike: dict[tuple[bytes, bytes], list[list[int]]] = {}
     for block in range(block_map.query_blocks):
         low, high = int(starts[base + block]), int(starts[base + block + 1])
-        columns, full = block_map.columns[low:high], block_map.full[low:high]
-        listed = None if full.all() else np.arange(low, high)[None]
-        same = (columns.tobytes(), full.tobytes())
-        if found and same == previous and block - found[-1].first < MOST_BLOCKS:
-            last = found[-1]
-            last.last = block + 1
-            if last.listed is not None and listed is not None:
-                last.listed = np.concatenate([last.listed, listed])
-            continue
-        previous = same
-        side_by_side = len(columns) > 0 and int(columns[-1]) - int(columns[0]) + 1 == len(columns)
-        run = (int(columns[0]), int(columns[-1]) + 1) if side_by_side else None
-        found.append(Group(batch, head, block, block + 1, torch.from_numpy(columns.astype(np.int64)), run, listed))
+        key = (block_map.columns[low:high].tobytes(), block_map.full[low:high].tobytes())
+        chunks = alike.setdefault(key, [[]])
+        if len(chunks[-1]) == MOST_BLOCKS:
+            chunks.append([])
+        chunks[-1].append(block)
+    found: list[Group] = []
+    for chunks in alike.values():
+        for rows in chunks:
+            low, high = int(starts[base + rows[0]]), int(starts[base + rows[0] + 1])
+            columns = block_map.columns[low:high].astype(np.int64)
+            listed = starts[base + np.array(rows)][:, None] + np.arange(high - low)
+            full = block_map.full[low:high].all()
+            found.append(
+                Group(
+                    batch, head, torch.tensor(rows), torch.from_numpy(columns), _side_by_side(rows),
+                    _side_by_side(columns), None if full else listed,
+                )
+            )  # fmt: skip
     return found
+
+
+def _side_by_side(blocks: Sequence[int] | np.ndarray) -> tuple[int, int] | None:
+    if len(blocks) and int(blocks[-1]) - int(blocks[0]) + 1 == len(blocks):
+        return int(blocks[0]), int(blocks[-1]) + 1
+    return None
 
 
 def _keep_masks(block_map: BlockMap, groups: Sequence[Group]) -> None:
@@ -151,32 +170,71 @@ def _visible(block_map: BlockMap, group: Group) -> Tensor | None:
     return torch.from_numpy(np.ascontiguousarray(tiles).reshape(blocks * block_map.query_block, -1))
 
 
-def _part(tensor: Tensor, block_map: BlockMap, group: Group, side: str) -> Tensor:
-    """The slots of a group, [its batch, its heads, slots, ...]."""
+def _own(tensor: Tensor, block_map: BlockMap, group: Group) -> Tensor:
+    """Of [batch, heads, slots, ...] the batch and the head of a group."""
     if block_map.batch > 1:
         tensor = tensor[group.batch : group.batch + 1]
     if block_map.heads > 1:
         tensor = tensor[:, group.head : group.head + 1]
+    return tensor
+
+
+def _blocks(tensor: Tensor, size: int) -> tuple[Tensor, int]:
+    """[batch, heads, slots, ...] cut into blocks, with the axis of the blocks: the one that keeps a block together."""
+    if tensor.ndim == 4 and not tensor.is_contiguous():
+        return tensor.transpose(1, 2).unflatten(1, (-1, size)), 1
+    return tensor.unflatten(2, (-1, size)), 2
+
+
+def _part(tensor: Tensor, block_map: BlockMap, group: Group, side: str, scratch: Tensor | None = None) -> Tensor:
+    """The slots of a group, [its batch, its heads, slots, ...]; a view where they lie side by side, else gathered."""
+    tensor = _own(tensor, block_map, group)
+    size, chosen, run = _side(block_map, group, side)
+    if run is not None:
+        return tensor[:, :, run[0] * size : run[1] * size]
+    blocks, axis = _blocks(tensor, size)
+    if scratch is None:
+        found = blocks.index_select(axis, chosen.to(tensor.device))
+    else:
+        shape = (*blocks.shape[:axis], len(chosen), *blocks.shape[axis + 1 :])
+        found = torch.index_select(blocks, axis, chosen, out=scratch[: math.prod(shape)].view(shape))
+    found = found.flatten(axis, axis + 1)
+    return found.transpose(1, 2) if axis == 1 else found
+
+
+def _side(block_map: BlockMap, group: Group, side: str) -> tuple[int, Tensor, tuple[int, int] | None]:
     if side == "query":
-        return tensor[:, :, group.first * block_map.query_block : group.last * block_map.query_block]
-    size = block_map.key_block
-    if group.run is not None:
-        return tensor[:, :, group.run[0] * size : group.run[1] * size]
-    blocks = tensor.unflatten(2, (-1, size)).index_select(2, group.columns.to(tensor.device))
-    return blocks.flatten(2, 3)
+        return block_map.query_block, group.rows, group.row_run
+    return block_map.key_block, group.columns, group.run
 
 
-def _add_part(total: Tensor, part: Tensor, block_map: BlockMap, group: Group) -> None:
+def _put(total: Tensor, part: Tensor, block_map: BlockMap, group: Group) -> None:
+    """Write what belongs to the queries of a group."""
+    total = _own(total, block_map, group)
+    size = block_map.query_block
+    if group.row_run is not None:
+        total[:, :, group.row_run[0] * size : group.row_run[1] * size] = part
+        return
+    blocks, axis = _blocks(total, size)
+    blocks.index_copy_(axis, group.rows, (part if axis == 2 else part.transpose(1, 2)).unflatten(axis, (-1, size)))
+
+
+def _add(total: Tensor, part: Tensor, block_map: BlockMap, group: Group) -> None:
     """Add gradients of a group's keys to those of all."""
-    if block_map.batch > 1:
-        total = total[group.batch : group.batch + 1]
-    if block_map.heads > 1:
-        total = total[:, group.head : group.head + 1]
+    total = _own(total, block_map, group)
     size = block_map.key_block
     if group.run is not None:
         total[:, :, group.run[0] * size : group.run[1] * size] += part
         return
-    total.unflatten(2, (-1, size)).index_add_(2, group.columns, part.unflatten(2, (-1, size)))
+    blocks, axis = _blocks(total, size)
+    blocks.index_add_(axis, group.columns, (part if axis == 2 else part.transpose(1, 2)).unflatten(axis, (-1, size)))
+
+
+def _scratch(k: Tensor, block_map: BlockMap, groups: Sequence[Group]) -> list[Tensor]:
+    """Room for the gathered keys and values of the longest list, taken once: fresh memory costs more than the copy."""
+    longest = max((len(group.columns) for group in groups if group.run is None), default=0)
+    size = k[:, :, : longest * block_map.key_block].numel()
+    return [k.new_empty(size), k.new_empty(size)]
 
 
 def _added(visible: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -192,13 +250,14 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         q, k, v, block_map, groups, scale = arguments
         lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-        output = q.new_zeros(*q.shape[:3], v.shape[3])
+        output = torch.zeros_like(q)
+        scratch = _scratch(k, block_map, groups)
         lse = torch.full(q.shape[:3], -torch.inf, dtype=lse_dtype)
         for group in groups:
             if not len(group.columns) or not q.numel():
                 continue
             visible = _visible(block_map, group)
-            keys, values = (_part(x, block_map, group, "key") for x in (k, v))
+            keys, values = (_part(x, block_map, group, "key", room) for x, room in zip((k, v), scratch, strict=True))
             part, part_lse = _forward(
                 _part(q, block_map, group, "query"), keys, values, attn_mask=_added(visible, q.dtype), scale=scale
             )
@@ -206,8 +265,8 @@ class _Fused(torch.autograd.Function):
                 # torch gives such rows an lse of 0
                 blind = ~visible.any(-1)
                 part, part_lse = part.masked_fill(blind[:, None], 0), part_lse.masked_fill(blind, -torch.inf)
-            _part(output, block_map, group, "query").copy_(part)
-            _part(lse, block_map, group, "query").copy_(part_lse)
+            _put(output, part, block_map, group)
+            _put(lse, part_lse.to(lse_dtype), block_map, group)
         ctx.save_for_backward(q, k, v, output, lse)
         ctx.about = (block_map, groups, scale)
         ctx.set_materialize_grads(False)
@@ -223,11 +282,12 @@ class _Fused(torch.autograd.Function):
         if d_output is None:
             return (None,) * 6
         d_q, d_k, d_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        scratch = _scratch(k, block_map, groups)
         for group in groups:
             if not len(group.columns) or not q.numel():
                 continue
             visible = _visible(block_map, group)
-            keys, values = (_part(x, block_map, group, "key") for x in (k, v))
+            keys, values = (_part(x, block_map, group, "key", room) for x, room in zip((k, v), scratch, strict=True))
             own = [_part(x, block_map, group, "query") for x in (d_output, q, output, lse)]
             if visible is not None:
                 # exp(score - lse) of a row that sees nothing must not become exp(-inf + inf)
@@ -236,9 +296,9 @@ class _Fused(torch.autograd.Function):
                 own[0], own[1], keys, values, own[2], own[3], 0.0, False,
                 attn_mask=_added(visible, q.dtype), scale=scale,
             )  # fmt: skip
-            _part(d_q, block_map, group, "query").copy_(part_q)
-            _add_part(d_k, part_k, block_map, group)
-            _add_part(d_v, part_v, block_map, group)
+            _put(d_q, part_q, block_map, group)
+            _add(d_k, part_k, block_map, group)
+            _add(d_v, part_v, block_map, group)
         return d_q, d_k, d_v, None, None, None
 
 
@@ -266,40 +326,34 @@ def _plain(
     batch, heads = q.shape[:2]
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     tokens = map_tensors(block_map, q.device) if bias is not None else None
-    rows: list[list[Tensor]] = []
-    lses: list[list[Tensor]] = []
+    found: dict[tuple[int, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
     for group in groups:
-        if group.first == 0:
-            rows.append([])
-            lses.append([])
 
         def part(q: Tensor, k: Tensor, v: Tensor, group: Group = group) -> tuple[Tensor, Tensor]:
             own = _part(q, block_map, group, "query").to(dtype)
             keys, values = (_part(x, block_map, group, "key").to(dtype) for x in (k, v))
             scores = own @ keys.mT * scale
             if bias is not None and tokens is not None:
-                size = block_map.query_block
-                queries = tokens.query_slots[group.first * size : group.last * size].clamp(min=0)
-                seen = tokens.key_slots.unflatten(0, (-1, block_map.key_block))[group.columns].flatten().clamp(min=0)
-                added = bias.tile(queries, seen).to(dtype).expand(batch, heads, -1, -1)
-                if block_map.batch > 1:
-                    added = added[group.batch : group.batch + 1]
-                if block_map.heads > 1:
-                    added = added[:, group.head : group.head + 1]
-                scores = scores + added
+                queries = tokens.query_slots.unflatten(0, (-1, block_map.query_block))[group.rows].flatten()
+                seen = tokens.key_slots.unflatten(0, (-1, block_map.key_block))[group.columns].flatten()
+                added = bias.tile(queries.clamp(min=0), seen.clamp(min=0)).to(dtype).expand(batch, heads, -1, -1)
+                scores = scores + _own(added, block_map, group)
             visible = _visible(block_map, group)
             shown = torch.ones(scores.shape[-2:], dtype=torch.bool) if visible is None else visible
             return softmax_sum(scores, shown.to(scores.device), values)
 
         output, lse = checkpoint(part, q, k, v, use_reentrant=False) if torch.is_grad_enabled() else part(q, k, v)
-        rows[-1].append(output)
-        lses[-1].append(lse)
-    if not rows:
+        found.setdefault((group.batch, group.head), []).append((group.rows, output, lse))
+    if not found:
         return q.new_zeros(*q.shape[:3], v.shape[3]).to(dtype), q.new_full(q.shape[:3], -torch.inf).to(dtype)
 
-    def whole(parts: list[list[Tensor]]) -> Tensor:
-        lists = [torch.cat(row, 2) for row in parts]
+    def whole(place: int) -> Tensor:
+        lists = []
+        for parts in found.values():
+            joined = torch.cat([part[place] for part in parts], 2).unflatten(2, (-1, block_map.query_block))
+            order = torch.cat([part[0] for part in parts]).argsort().to(joined.device)
+            lists.append(joined.index_select(2, order).flatten(2, 3))
         heads_joined = [torch.cat(lists[at : at + block_map.heads], 1) for at in range(0, len(lists), block_map.heads)]
         return torch.cat(heads_joined, 0)
 
-    return whole(rows), whole(lses)
+    return whole(1), whole(2)
