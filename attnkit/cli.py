@@ -171,7 +171,7 @@ def report(error: Exception) -> int:
         leave_pipe()
         return tell(f"standard output: {error.strerror}")
     if isinstance(error, MemoryError):
-        return tell("out of memory; try smaller inputs, --resize, or fewer --jobs")
+        return tell("not enough memory; use smaller inputs, or fewer --jobs where the command has them")
     return tell(f"unexpected {type(error).__name__}: {error}; add --debug for the traceback, and report it with it")
 
 
