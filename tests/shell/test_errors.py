@@ -58,7 +58,7 @@ def test_usage(made_up: Callable, arguments: tuple[str, ...], words: list[str]) 
     [
         ("item", 1, "attnkit fail: a.hdr: broken in two lines"),
         ("check", 1, "attnkit fail: check failed"),
-        ("memory", 1, "out of memory; try smaller inputs"),
+        ("memory", 1, "not enough memory; use smaller inputs"),
         ("dask", 1, "needs the package dask, which is not installed; run: pip install 'attnkit[cluster]'"),
         ("own module", 1, "unexpected ModuleNotFoundError: No module named 'attnkit.nothing'"),
         ("unexpected", 1, "unexpected ValueError: out of the blue; add --debug for the traceback"),
