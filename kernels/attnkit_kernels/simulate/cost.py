@@ -5,9 +5,9 @@
 
 Each term has a cause: the launch of the kernel, what every query tile pays however little it sees (loading queries,
 writing outputs), a tile that needs no mask, a tile that needs one. The second line is what a GPU's kernel does not pay
-and the CPU's does: a call for each list of key tiles (shared by the heads of a map, so heads do not multiply it), keys
-copied together where a list has gaps, a mask over the whole list where one of its tiles is partial, tokens put into the
-order of the map and back. All are at least zero.
+and the CPU's does: a call for the query tiles of one list (shared by the heads of a map, so heads do not multiply it),
+keys copied together where the list has gaps, a mask over the whole list where one of its tiles is partial, tokens put
+into the order of the map and back. All are at least zero.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..softmax.alike import MOST_BLOCKS, alike
 from ..softmax.blockmap import BlockMap
 
 KIND = "attnkit cost model"
@@ -38,8 +39,8 @@ class Counts:
 
     full_tiles, partial_tiles: visited pairs of a query tile and a key tile, without and with a mask.
     rows: query tiles. query_block, key_block: slots of a tile. dim: head dimension.
-    lists: lists of key tiles that differ from the one before, once for all heads that share a map.
-    gathered: tiles in lists with gaps. masked: full tiles in lists that have partial ones.
+    lists: calls, one for at most 64 query tiles that see the same key tiles, once for all heads that share a map.
+    gathered: key tiles copied together for a call. masked: full tiles in lists that have partial ones.
     moved: slots of queries and keys that are put into the order of a map, and of queries back.
     """
 
@@ -75,10 +76,7 @@ class Counts:
         """The work of a map for so many heads and samples, all terms counted; dense tails are left out."""
         shared = (batch // block_map.batch) * (heads // block_map.heads)
         lengths = np.diff(block_map.starts)
-        held = np.flatnonzero(lengths)
-        first, last = block_map.starts[held], block_map.starts[held + 1] - 1
-        gaps = np.zeros(len(lengths), np.bool_)
-        gaps[held] = block_map.columns[last] - block_map.columns[first] + 1 != lengths[held]
+        lists, gathered = _calls(block_map)
         partial = np.bincount(block_map.rows[~block_map.full], minlength=len(lengths))
         with_partial = lengths[partial > 0].sum() - partial.sum()
         ordered = block_map.query_order is not None or block_map.key_order is not None
@@ -90,8 +88,8 @@ class Counts:
             block_map.query_block,
             block_map.key_block,
             dim,
-            lists=_lists(block_map),
-            gathered=int(lengths[gaps].sum()) * shared,
+            lists=lists,
+            gathered=gathered * shared,
             masked=int(with_partial) * shared,
             moved=slots * batch * heads if ordered else 0,
         )
@@ -110,7 +108,7 @@ class Counts:
             query_block,
             key_block,
             dim,
-            lists=(rows > 0) + (whole_rows > 0 and whole_rows < rows),
+            lists=-(-whole_rows // MOST_BLOCKS) + rows - whole_rows,
             masked=full * heads if padded else 0,
         )
 
@@ -273,21 +271,18 @@ def _terms(counts: Counts, query_block: int, key_block: int, dim: int) -> NDArra
     )
 
 
-def _lists(block_map: BlockMap) -> int:
-    """Rows of a map whose list differs from that of the row before, or that begin a head."""
-    starts, columns, full = block_map.starts, block_map.columns, block_map.full
-    lengths = np.diff(starts)
-    changed = np.ones(len(lengths), np.bool_)
-    inner = np.flatnonzero(np.arange(len(lengths)) % max(block_map.query_blocks, 1))
-    changed[inner] = lengths[inner] != lengths[inner - 1]
-    alike = np.flatnonzero(~changed)
-    # entry by entry against the row before, which is as long
-    at = np.repeat(starts[alike], lengths[alike])
-    offset = np.arange(len(at)) - np.repeat(np.cumsum(lengths[alike]) - lengths[alike], lengths[alike])
-    here, before = at + offset, at + offset - np.repeat(lengths[alike], lengths[alike])
-    differ = (columns[here] != columns[before]) | (full[here] != full[before])
-    changed[np.repeat(alike, lengths[alike])[differ]] = True
-    return int(changed.sum())
+def _calls(block_map: BlockMap) -> tuple[int, int]:
+    """Calls of the CPU's path over a map, and the key tiles that they copy together because a list has gaps."""
+    calls = gathered = 0
+    for batch in range(block_map.batch):
+        for head in range(block_map.heads):
+            base = (batch * block_map.heads + head) * block_map.query_blocks
+            for rows in alike(block_map, batch, head):
+                columns = block_map.columns[block_map.starts[base + rows[0]] : block_map.starts[base + rows[0] + 1]]
+                calls += 1
+                if len(columns) and columns[-1] - columns[0] + 1 != len(columns):
+                    gathered += len(columns)
+    return calls, gathered
 
 
 def _non_negative_least_squares(matrix: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:

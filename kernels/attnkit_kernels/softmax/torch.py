@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .alike import alike
 from .bias import Bias
 from .blockmap import BlockMap
 from .reference import softmax_sum
@@ -26,8 +27,6 @@ __all__ = ["run"]
 
 # masks of partial blocks, one byte a pair, are kept with their map up to this size
 KEPT_MASK_BYTES = 128_000_000
-# query blocks of one call: more make its scratch grow and its ends uneven
-MOST_BLOCKS = 64
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -122,27 +121,18 @@ def _groups(block_map: BlockMap) -> list[Group]:
 def _groups_of(block_map: BlockMap, batch: int, head: int) -> list[Group]:
     base = (batch * block_map.heads + head) * block_map.query_blocks
     starts = block_map.starts
-    alike: dict[tuple[bytes, bytes], list[list[int]]] = {}
-    for block in range(block_map.query_blocks):
-        low, high = int(starts[base + block]), int(starts[base + block + 1])
-        key = (block_map.columns[low:high].tobytes(), block_map.full[low:high].tobytes())
-        chunks = alike.setdefault(key, [[]])
-        if len(chunks[-1]) == MOST_BLOCKS:
-            chunks.append([])
-        chunks[-1].append(block)
     found: list[Group] = []
-    for chunks in alike.values():
-        for rows in chunks:
-            low, high = int(starts[base + rows[0]]), int(starts[base + rows[0] + 1])
-            columns = block_map.columns[low:high].astype(np.int64)
-            listed = starts[base + np.array(rows)][:, None] + np.arange(high - low)
-            full = block_map.full[low:high].all()
-            found.append(
-                Group(
-                    batch, head, torch.tensor(rows), torch.from_numpy(columns), _side_by_side(rows),
-                    _side_by_side(columns), None if full else listed,
-                )
-            )  # fmt: skip
+    for rows in alike(block_map, batch, head):
+        low, high = int(starts[base + rows[0]]), int(starts[base + rows[0] + 1])
+        columns = block_map.columns[low:high].astype(np.int64)
+        listed = starts[base + np.array(rows)][:, None] + np.arange(high - low)
+        full = block_map.full[low:high].all()
+        found.append(
+            Group(
+                batch, head, torch.tensor(rows), torch.from_numpy(columns), _side_by_side(rows),
+                _side_by_side(columns), None if full else listed,
+            )
+        )  # fmt: skip
     return found
 
 

@@ -24,21 +24,22 @@ def test_the_design_tells_all_terms_apart() -> None:
 
 def test_counts_of_a_map() -> None:
     block_map = fitting.one("random_blocks", (512,), heads=3, density=0.5, seed=2).block_map()
-    gaps = lists = 0
-    before = None
-    for block in range(4):
-        columns = block_map.row(0, 0, block)[0].tolist()
-        lists += columns != before
-        before = columns
-        gaps += len(columns) if columns and columns != list(range(columns[0], columns[-1] + 1)) else 0
+    rows = {tuple(block_map.row(0, 0, block)[0].tolist()) for block in range(4)}
+    lists = len(rows)
+    gaps = sum(len(row) for row in rows if row and row != tuple(range(row[0], row[-1] + 1)))
     counted = Counts.of(block_map, 3, 64)
     assert (counted.full_tiles, counted.partial_tiles, counted.rows) == (3 * block_map.visited, 0, 12)
     assert (counted.gathered, counted.lists, counted.masked, counted.moved) == (3 * gaps, lists, 0, 0)
+    # each window of 2 x 2 tiles is one call, though its tiles lie in two pieces of the order
+    window = fitting.one("neighborhood", (32, 64), window=(16, 32), stride=(16, 32)).block_map()
+    assert [window.row(0, 0, block)[0].tolist() for block in (0, 1, 4, 5)] == 4 * [[0, 1, 4, 5]]
+    counted = Counts.of(window, 1, 64)
+    assert (counted.rows, counted.lists, counted.gathered) == (16, 4, 16)
     spatial = Counts.of(fitting.one("blocked", (16, 32), window=(8, 16)).block_map(), 2, 64)
     assert spatial.moved == 4 * 512 * 2 and spatial.masked == 0
 
 
-@pytest.mark.parametrize("tokens", [128, 384, 400, 50])
+@pytest.mark.parametrize("tokens", [128, 384, 400, 50, 128 * 70])
 def test_dense_counts_are_those_of_its_map(tokens: int) -> None:
     block_map = fitting.one("dense", (tokens,)).block_map()
     assert Counts.dense(tokens, tokens, 128, 128, 3, 64) == Counts.of(block_map, 3, 64)
