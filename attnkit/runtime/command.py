@@ -82,6 +82,10 @@ class FileCommand:
         """The format of the main output, from --format and the suffix of --out."""
         return choose_format(self.formats, out, None)
 
+    def suffix_of(self, item: Item, format: str) -> str:
+        """The suffix of an item's main output where --out names none."""
+        return next(suffix for suffix, name in self.formats.items() if name == format)
+
     def side_outputs(self) -> tuple[SideOutput, ...]:
         return ()
 

@@ -49,21 +49,24 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
     out = batch.out
     as_folder = out is not None and out != STANDARD_STREAM and command.layout == "files" and _is_folder(out, items)
     format = command.output_format(None if as_folder or out == STANDARD_STREAM else out)
-    suffix = next(suffix for suffix, name in command.formats.items() if name == format)
     if out is not None and as_folder and len(items) > 1 and Path(out).exists() and not Path(out).is_dir():
         raise UsageError(f"--out {out}: is a file, expected a folder for {len(items)} items")
     if command.layout == "table":
         table = None if out in (None, STANDARD_STREAM) else Path(str(out))
         if table is not None and table.is_dir():
             raise UsageError(
-                f"--out {out}: is a folder, expected one file for all items such as {table / 'answers'}{suffix}"
+                f"--out {out}: is a folder, expected one file for all items such as "
+                f"{table / 'answers'}{next(suffix for suffix, name in command.formats.items() if name == format)}"
             )
         mains: list[Path | None] = [None] * len(items)
         if table is not None:
             roots[table.parent] = None
     else:
         table = None
-        mains = [_main_path(command, item, batch, as_folder, suffix, len(items), roots) for item in items]
+        mains = [
+            _main_path(command, item, batch, as_folder, command.suffix_of(item, format), len(items), roots)
+            for item in items
+        ]
     laid = []
     sides = command.side_outputs()
     for item, main in zip(items, mains, strict=True):

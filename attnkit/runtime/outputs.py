@@ -14,6 +14,7 @@ from attnkit.runtime.naming import MAIN
 from attnkit.runtime.signals import shielded
 
 TEMPORARY_PREFIX = ".attnkit-"
+PARTIAL_SUFFIX = ".attnkit-partial"
 
 
 class Outputs:
@@ -64,6 +65,26 @@ class Outputs:
             self._staged[key] = (temporary, None if final is None else final.with_suffix(key[1]))
         return self._staged[key][0]
 
+    def partial(self, name: str = MAIN, suffix: str | None = None) -> Path | None:
+        """A hidden file of a lasting name to build a large output in, so that a later run can go on with it.
+
+        It stays when the item fails or the run is killed; `adopt` hands it over when it is whole. None where the
+        output goes to standard output.
+        """
+        final = self._paths[name]
+        if final is None:
+            return None
+        final.parent.mkdir(parents=True, exist_ok=True)
+        own = final if suffix is None else final.with_suffix(suffix)
+        return own.with_name(f".{own.name}{PARTIAL_SUFFIX}")
+
+    def adopt(self, path: Path, name: str = MAIN, suffix: str | None = None) -> None:
+        """Take a whole file as this output, or as its further file of that suffix; `commit` gives it its name."""
+        final = self._paths[name]
+        assert final is not None
+        key = (name, suffix or final.suffix)
+        self._staged[key] = (path, final.with_suffix(key[1]))
+
     def write(self, name: str, data: bytes) -> None:
         """Give the whole content of an output. Raises ItemError when the disk does not take it."""
         if self._paths[name] is None:
@@ -85,10 +106,10 @@ class Outputs:
         # a task need not ask what it may leave out: what exists and is to stay is thrown away here
         staged = [entry for entry in self._staged.items() if entry[0][0] not in self._keep]
         ordered = sorted(staged, key=lambda entry: (entry[0][0] == MAIN, self._is_own(entry[0])))
-        for (name, _), (temporary, final) in ordered:
+        for (name, suffix), (temporary, final) in ordered:
             try:
                 _flush(temporary)
-                if self._is_own((name, temporary.suffix)):
+                if self._is_own((name, suffix)):
                     self.hashes[name] = sha256_of(temporary)
             except OSError as error:
                 raise write_error(error, final or temporary) from error

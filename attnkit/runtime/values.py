@@ -155,6 +155,22 @@ def parse_seed(text: str) -> int:
     raise ValueRefused("a whole number of at least 0, or random")
 
 
+BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes such as 800MB or 1.5GB, in powers of ten."""
+    number = text.strip().upper().rstrip("KMGTB")
+    unit = text.strip().upper()[len(number) :]
+    try:
+        count = float(number) * BYTE_UNITS[unit]
+    except (ValueError, KeyError):
+        raise ValueRefused("a size such as 800MB or 1.5GB") from None
+    if not 1 <= count < 2**63:
+        raise ValueRefused("a size such as 800MB or 1.5GB")
+    return int(count)
+
+
 def parse_settings(pairs: Sequence[str], valid: dict[str, Any]) -> dict[str, Any]:
     """The pairs of --set NAME.KEY=VALUE as {NAME.KEY: value}, converted to the type of the default in `valid`.
 

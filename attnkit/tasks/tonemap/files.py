@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnkit.models.identity import model_identity
 from attnkit.pictures.detect import KINDS, sniff
 from attnkit.runtime.command import FileCommand, choose_format
 from attnkit.runtime.errors import AttnkitError, ItemError, PictureError, UsageError
@@ -398,19 +399,6 @@ def _reference_of(item: Item, reference: Path | None) -> Path | None:
             if path.stem == item.stem and path.suffix.lower() in SUFFIXES:
                 return path
     return None
-
-
-@lru_cache(maxsize=8)
-def model_identity(model: str) -> str:
-    """SHA-256 of a model's weights, or the id of one that only the hub has; UsageError for a name that is nothing."""
-    from attnkit.models import registry
-    from attnkit.models.weights import hash_weights
-
-    if "/" in model and not Path(model).exists():
-        # a hub id: what it stands for is known once it has been fetched, and a plan fetches nothing
-        return f"hub:{model}"
-    found = registry.resolve(model, offline=True)
-    return found.entry.expected_sha256 or hash_weights(found.path)
 
 
 @lru_cache(maxsize=8)

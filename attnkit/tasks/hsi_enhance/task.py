@@ -1,0 +1,246 @@
+"""Enhancing a dark cube: a reader of stored values in, bright tiles and what is known of them out. No files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from attnkit.runtime.errors import ItemError, UsageError
+
+from .calibration import Correction, settle
+from .cube_source import Crop, CubeSource
+from .shape_check import ShapeCheck
+from .source import Region
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# what Python and its libraries take before the first array; the rest of --memory is for arrays
+BASE_MEMORY = 400_000_000
+LEAST_MEMORY = 64_000_000
+
+
+@dataclass(frozen=True)
+class EnhanceRequest:
+    """How a cube is to be enhanced.
+
+    method      one of methods.METHODS, with `settings` by "method.key" and, for hsie, a `model`
+    scale       stored value of full exposure, after dark and white; None lets calibration.settle decide
+    gain        how much brighter; None puts white at calibration.WHITE_LEVEL
+    bad         "keep" or "interpolate": what the result holds in dead bands, missing samples and masked pixels
+    bands, rows, columns    start and stop of the part to be enhanced; None is all
+    memory      bytes for the whole process
+    integer     the result will be written as whole numbers
+    """
+
+    method: str = "hsie"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    device: str = "cpu"
+    offline: bool = False
+    scale: float | None = None
+    gain: float | None = None
+    correction: Correction = field(default_factory=Correction)
+    bad: str = "keep"
+    bands: tuple[int, int] | None = None
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+    memory: int = 1_500_000_000
+    integer: bool = False
+
+
+class Enhancement:
+    """A cube that has been looked at, and is ready to be enhanced tile by tile.
+
+    Raises ItemError for a cube without a single finite value, UsageError for a part that is not in it.
+    """
+
+    def __init__(self, reader: Any, request: EnhanceRequest) -> None:
+        import numpy as np
+
+        info = reader.info
+        self.request = request
+        self.crop = crop_of(info, request)
+        self.source = CubeSource(reader, self.crop, request.correction, info.ignore_value)
+        self.working_memory = max(request.memory - BASE_MEMORY, LEAST_MEMORY)
+        bands, rows, columns = self.source.shape
+        integer = info.dtype.kind in "iu"
+        chunk = max(1, min(rows, self.working_memory // 4 // (bands * columns * 4 * 4)))
+        limit = float(np.iinfo(info.dtype).max) if integer and request.correction.dark is None else None
+        if request.scale is not None:
+            limit = request.scale if limit is None else min(limit, request.scale)
+        self.found = self.source.survey(chunk, limit if request.correction.white is None else None)
+        if self.found.empty:
+            raise ItemError(f"no finite value in {bands} bands of {columns}x{rows} pixels; nothing to enhance")
+        self.radiometry = settle(
+            scale=request.scale,
+            gain=request.gain,
+            white_level=self.found.white_level,
+            maximum=float(np.nanmax(self.found.maximum)),
+            integer=integer,
+            reflectance=request.correction.white is not None,
+            written_as_integer=request.integer,
+        )
+        self.source.prepare(self.radiometry, self.found)
+        self.check = ShapeCheck(self.source.shape)
+        self.facts: dict[str, Any] = {}
+        self.warnings = self._warnings()
+
+    @property
+    def flat(self) -> bool:
+        """Nothing in the cube differs from its band's mean: there is no noise to take out."""
+        return bool((self.found.minimum == self.found.maximum).all())
+
+    def tiles(
+        self, done: Collection[Region] = frozenset()
+    ) -> Iterator[tuple[Region, NDArray[np.float32], NDArray[np.float32]]]:
+        """(region, bright input, bright result) of every tile that is not done; `record` sums over those seen."""
+        from .methods import run
+
+        request = self.request
+        tiles = run(
+            "gain" if self.flat else request.method,
+            self.source,
+            settings=request.settings,
+            memory=self.working_memory,
+            done=frozenset(done),
+            device=request.device,
+            model=request.model,
+            facts=self.facts,
+        )
+        for region, after in tiles:
+            before = self.source.read(*region.slices)
+            self.see(region, before, after)
+            yield region, before, after
+
+    def see(self, region: Region, before: NDArray[Any], after: NDArray[Any]) -> None:
+        """Count a tile in the comparison of input and result."""
+        self.check.add(*region.slices, before, after)
+
+    def left_alone(self, region: Region) -> NDArray[np.bool_] | None:
+        """Samples [bands, rows, columns] of a region that hold no measurement; None where all do."""
+        import numpy as np
+
+        bands, rows, columns = region.slices
+        found = self.found
+        masked, dead = found.masked[rows, columns], found.dead[bands]
+        missing = None
+        if found.missing[bands].any():
+            missing = np.isnan(self.source.corrected(bands, rows, columns))
+        if missing is None and not masked.any() and not dead.any():
+            return None
+        alone = np.broadcast_to(masked, (len(dead), *masked.shape)).copy()
+        alone[dead] = True
+        return alone if missing is None else alone | missing
+
+    def stored(self, region: Region, after: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
+        """The result in the units of the file, and how many values had to be clipped to the type."""
+        import numpy as np
+
+        scale = np.float32(self.radiometry.output_scale)
+        values = after * scale
+        alone = self.left_alone(region) if self.request.bad == "keep" else None
+        if alone is not None:
+            kept = self.source.corrected(*region.slices) * np.float32(scale / self.radiometry.scale)
+            values = np.where(alone, kept, values)
+        if dtype.kind == "f":
+            return values.astype(dtype), 0
+        limits = np.iinfo(dtype)
+        missing = np.isnan(values)
+        if missing.any():
+            ignore = self.source.ignore_value
+            values = np.where(missing, 0.0 if ignore is None else ignore, values)
+        rounded = np.rint(values, dtype=np.float64)
+        clipped = int(((rounded < limits.min) | (rounded > limits.max)).sum())
+        return np.clip(rounded, limits.min, limits.max).astype(dtype), clipped
+
+    def record(self) -> dict[str, Any]:
+        """What a user has to know of the result."""
+        bands, rows, columns = self.source.shape
+        return {
+            "method": self.request.method,
+            "size": f"{columns}x{rows}",
+            "bands": bands,
+            **self.radiometry.record(),
+            **self.found.record(self.crop.bands),
+            **self.check.record(self.crop.bands),
+            **self.facts,
+            **({"warnings": self.warnings} if self.warnings else {}),
+        }
+
+    def _warnings(self) -> list[str]:
+        found = self.found
+        lines = []
+        if found.masked.all():
+            lines.append("every value is 0: written as it is")
+        elif self.flat:
+            lines.append("every band holds one value: brightened only")
+        written = "left as they are" if self.request.bad == "keep" else "interpolated"
+        dead = int(found.dead.sum())
+        if dead:
+            lines.append(f"{dead} dead bands {written}; see dead_bands in the record")
+        if len(found.broken):
+            lines.append(f"{len(found.broken)} pixels with missing values {written}")
+        if found.saturated.any():
+            lines.append(f"{int(found.saturated.sum())} saturated values; see saturated_bands in the record")
+        return lines
+
+
+def crop_of(info: Any, request: EnhanceRequest) -> Crop:
+    """The part of a cube that a request asks for; UsageError where it is not in the cube."""
+    import numpy as np
+
+    def part(option: str, wanted: tuple[int, int] | None, length: int) -> tuple[int, int]:
+        start, stop = wanted or (0, length)
+        if not 0 <= start < stop <= length:
+            raise UsageError(f"{option}: got {start}:{stop}, expected a part of 0:{length}")
+        return start, stop
+
+    bands = part("--bands", request.bands, info.bands)
+    rows = part("--rows", request.rows, info.rows)
+    columns = part("--cols", request.columns, info.columns)
+    return Crop(np.arange(*bands), rows, columns)
+
+
+def enhance(cube: NDArray[Any], request: EnhanceRequest | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Enhance a cube in memory.
+
+    cube    stored values [bands, rows, columns] of any real type
+    returns float32 of the same shape, in stored units times the gain, and the record
+    """
+    import numpy as np
+
+    enhancement = Enhancement(ArrayReader(np.asarray(cube)), request or EnhanceRequest())
+    result = np.empty(enhancement.source.shape, np.float32)
+    for region, _, after in enhancement.tiles():
+        result[region.slices], _ = enhancement.stored(region, after, result.dtype)
+    return result, enhancement.record()
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """The facts of an array that a cube file's header would tell."""
+
+    bands: int
+    rows: int
+    columns: int
+    dtype: np.dtype[Any]
+    wavelengths_nm: tuple[float, ...] | None = None
+    ignore_value: float | None = None
+
+
+class ArrayReader:
+    """An array [bands, rows, columns] in the place of a cube file."""
+
+    def __init__(self, cube: NDArray[Any], wavelengths_nm: tuple[float, ...] | None = None) -> None:
+        if cube.ndim != 3 or not cube.size or cube.dtype.kind not in "iuf":
+            raise UsageError(
+                f"cube: got shape {cube.shape} of {cube.dtype}, expected bands, rows, columns of real numbers"
+            )
+        self.cube = cube
+        self.info = ArrayInfo(*cube.shape, cube.dtype, wavelengths_nm)
+
+    def read(self, bands: Any, rows: slice, columns: slice) -> NDArray[Any]:
+        return self.cube[bands, rows, columns]
