@@ -35,11 +35,13 @@ def run(asked: Asked, numbers: Mapping[str, Any], batch: BatchOptions) -> None:
 
     UsageError for what does not fit; AttnkitError, after the answer, where --verify found a difference.
     """
-    from .files import check_files, write_tables
+    from attnkit.scoring.files import check_files
+
+    from .files import TABLE_SUFFIXES, write_tables
     from .report import verified
     from .task import SimulationRequest, run_simulation
 
-    check_files(asked.tables, asked.plot, batch.overwrite)
+    check_files(asked.tables, asked.plot, batch.overwrite, TABLE_SUFFIXES)
     try:
         settings = settings_of_pattern(numbers["pattern"], asked.shorthands, asked.settings)
         request = SimulationRequest(**numbers, settings=settings, cost=_cost(asked.cost))

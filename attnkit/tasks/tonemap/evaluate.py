@@ -211,28 +211,3 @@ def _number(value: float | None, digits: int) -> str:
 
 def _interval(row: Row, low: str, high: str) -> str:
     return f"{row[low]:.4f}..{row[high]:.4f}" if low in row else "-"
-
-
-def table_text(path: Path, summary: Sequence[Row], rows: Sequence[Row], settings: dict[str, Any]) -> str:
-    """What a table file holds, by its suffix: .csv and .jsonl every picture, .md the summary, .json all of it."""
-    import csv
-    import io
-    import json
-
-    from attnkit.runtime.records import json_line, plain
-
-    if path.suffix == ".json":
-        content = {"settings": settings, "summary": list(summary), "pictures": list(rows)}
-        return json.dumps(plain(content), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    if path.suffix == ".jsonl":
-        return "".join(json_line(row) + "\n" for row in rows)
-    if path.suffix == ".md":
-        headers, cells = table_of(summary)
-        lines = [headers, ["---"] * len(headers), *cells]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    stream = io.StringIO()
-    keys = ["item", "scene", "method", *(key for key in MEASURES if any(key in row for row in rows))]
-    writer = csv.DictWriter(stream, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: plain(row.get(key)) for key in keys} for row in rows)
-    return stream.getvalue()

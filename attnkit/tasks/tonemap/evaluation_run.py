@@ -8,15 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.command import FileCommand
-from attnkit.runtime.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
-    AttnkitError,
-    ItemError,
-    UsageError,
-)
+from attnkit.runtime.errors import EXIT_DONE, EXIT_INTERRUPTED, AttnkitError, ItemError, UsageError
+from attnkit.scoring.files import check_files, write_tables
+from attnkit.scoring.items import score_items
 
 from . import evaluate
 
@@ -24,7 +18,6 @@ if TYPE_CHECKING:
     from attnkit.runtime.items import Item
     from attnkit.runtime.options import BatchOptions
 
-TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".md")
 _FLOAT_KINDS = frozenset({"radiance", "exr", "pfm"})
 _DISPLAY_KINDS = frozenset({"png", "jpeg", "tiff"})
 
@@ -76,28 +69,10 @@ def run_evaluation(evaluation: Evaluation, batch: BatchOptions) -> int:
     if batch.dry_run:
         _show_plan(evaluation, batch, items)
         return EXIT_DONE
-    rows: list[evaluate.Row] = []
-    failed: list[dict[str, str]] = []
-    code = EXIT_DONE
     renderers = _renderers(evaluation, batch)
-    try:
-        for item in items:
-            try:
-                own = _score(evaluation, batch, item, renderers)
-            except UsageError:
-                raise
-            except AttnkitError as error:
-                failed.append({"item": item.name, "error": str(error)})
-                talk.error(str(error))
-                if batch.fail_fast:
-                    break
-                continue
-            rows += own
-            talk.detail(f"{item.name}: {len(own)} scored")
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    if failed and not code:
-        code = EXIT_SOME_FAILED if rows else EXIT_FAILED
+    rows, failed, code = score_items(
+        items, lambda item: _score(evaluation, batch, item, renderers), talk, fail_fast=batch.fail_fast
+    )
     summary = evaluate.summarise(rows, batch.seed)
     if rows and code != EXIT_INTERRUPTED:
         _write(evaluation, batch, summary, rows)
@@ -116,21 +91,7 @@ def _check(evaluation: Evaluation, batch: BatchOptions) -> None:
         raise UsageError(f"--ref {evaluation.reference}: no such folder")
     if evaluation.model is not None and "llf-lut" not in (evaluation.methods or ()):
         raise UsageError("--model: got no method llf-lut in --methods, which would use it")
-    for table in evaluation.tables:
-        if table.suffix not in TABLE_SUFFIXES:
-            raise UsageError(
-                f"--out {table}: got suffix {table.suffix or 'none'}, expected {' or '.join(TABLE_SUFFIXES)}"
-            )
-        if not table.parent.is_dir():
-            raise UsageError(f"--out {table}: no folder {table.parent}")
-        for path in _files_of(table):
-            if path.exists() and not batch.overwrite:
-                raise UsageError(f"--out {path}: exists; add --overwrite or name another file")
-
-
-def _files_of(table: Path) -> list[Path]:
-    # a table of bare rows has no place for the settings: they lie beside it
-    return [table, table.with_name(table.name + ".json")] if table.suffix in (".csv", ".md") else [table]
+    check_files(evaluation.tables, None, batch.overwrite)
 
 
 def _settings(evaluation: Evaluation, batch: BatchOptions) -> dict[str, Any]:
@@ -204,15 +165,15 @@ def _score(
 def _write(
     evaluation: Evaluation, batch: BatchOptions, summary: Sequence[evaluate.Row], rows: Sequence[evaluate.Row]
 ) -> None:
-    import json
-
-    from attnkit.runtime.tables import replace_file
-
-    settings = _settings(evaluation, batch)
-    for table in evaluation.tables:
-        replace_file(table, evaluate.table_text(table, summary, rows, settings).encode())
-        for beside in _files_of(table)[1:]:
-            replace_file(beside, json.dumps(settings, indent=1).encode() + b"\n")
+    keys = [key for key in evaluate.MEASURES if any(key in row for row in rows)]
+    write_tables(
+        evaluation.tables,
+        settings=_settings(evaluation, batch),
+        document={"summary": summary, "pictures": rows},
+        rows=rows,
+        columns=["item", "scene", "method", *keys],
+        shown=[("", *evaluate.table_of(summary))],
+    )
 
 
 def _print(

@@ -1,6 +1,7 @@
 """Quality measures of a tone-mapped picture: the score, the guards beside it, and fidelity to a reference."""
 
-from .bootstrap import bootstrap, scene_means
+from attnkit.scoring.bootstrap import bootstrap, scene_means
+
 from .fidelity import psnr, ssim
 from .guards import add_noise, dark_noise_gain, hue_error, noise_gain_between, reversed_edges
 from .tmqi import Tmqi, tmqi

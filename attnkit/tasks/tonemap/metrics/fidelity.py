@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attnkit.scoring.similarity import similarity_map
+
 from .colour import display_codes
 
 Array = NDArray[Any]
-
-_WINDOW = 11
-_SIGMA = 1.5
 
 
 def psnr(picture: Array, reference: Array) -> float:
@@ -41,18 +40,8 @@ def ssim(picture: Array, reference: Array) -> float:
         Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", TIP 2004, equation 13.
     """
     first, second = _codes(picture, reference)
-    if min(first.shape[:2]) < _WINDOW:
-        return math.nan
-    mean_first, mean_second = _blur(first), _blur(second)
-    variance_first = _blur(first * first) - mean_first**2
-    variance_second = _blur(second * second) - mean_second**2
-    covariance = _blur(first * second) - mean_first * mean_second
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    map_of = ((2 * mean_first * mean_second + c1) * (2 * covariance + c2)) / (
-        (mean_first**2 + mean_second**2 + c1) * (variance_first + variance_second + c2)
-    )
-    edge = _WINDOW // 2
-    return float(map_of[edge:-edge, edge:-edge].mean())
+    found = similarity_map(first, second, 255.0)
+    return float(found.mean()) if found.size else math.nan
 
 
 def _codes(picture: Array, reference: Array) -> tuple[Array, Array]:
@@ -61,9 +50,3 @@ def _codes(picture: Array, reference: Array) -> tuple[Array, Array]:
             f"picture and reference must have the same shape, got {np.shape(picture)} and {np.shape(reference)}"
         )
     return display_codes(picture, quantise=True), display_codes(reference, quantise=True)
-
-
-def _blur(image: Array) -> Array:
-    import cv2
-
-    return cv2.GaussianBlur(image, (_WINDOW, _WINDOW), _SIGMA, borderType=cv2.BORDER_REFLECT)

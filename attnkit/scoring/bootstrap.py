@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 
 def scene_means(values: Sequence[float], scenes: Sequence[str]) -> dict[str, float]:
     """Mean of the values of each scene, NaN values left out; scenes without a value are left out."""
+    import math
+
     if len(values) != len(scenes):
         raise ValueError(f"values and scenes must have the same length, got {len(values)} and {len(scenes)}")
     found: dict[str, list[float]] = {}
     for value, scene in zip(values, scenes, strict=True):
-        if np.isfinite(value):
+        if math.isfinite(value):
             found.setdefault(scene, []).append(float(value))
-    return {scene: float(np.mean(of_scene)) for scene, of_scene in found.items()}
+    return {scene: math.fsum(of_scene) / len(of_scene) for scene, of_scene in found.items()}
 
 
 def bootstrap(
@@ -26,6 +26,8 @@ def bootstrap(
     For a paired comparison hand over the differences scene by scene. All three are NaN without a scene; with one
     scene the interval is the value itself.
     """
+    import numpy as np
+
     values = np.array(list(means.values()), dtype=np.float64)
     if not len(values):
         return (float("nan"),) * 3
