@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import locale
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnkit.runtime.errors import UsageError
-
-from .cube import CubeError, CubeInfo, CubeReader, CubeWriter, check_dtype
+from .cube import CubeError, CubeInfo, check_dtype
+from .envi_files import DATA_SUFFIXES, MOST_HEADER_BYTES, data_file, header_of, is_header
+from .facts import described
+from .tiles import CubeReader, CubeWriter, check_size, map_written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +21,6 @@ INTERLEAVES = {"bsq": ("bands", "rows", "columns"), "bil": ("rows", "bands", "co
 TYPES = {
     1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u2", 13: "u4", 14: "i8", 15: "u8",
 }  # fmt: skip
-DATA_SUFFIXES = ("", ".dat", ".img", ".raw", ".bin", ".bsq", ".bil", ".bip", ".sli", ".cube")
 # fields that CubeInfo holds, or that say how the data lie
 OWN_FIELDS = frozenset(
     {
@@ -27,44 +29,42 @@ OWN_FIELDS = frozenset(
         "attnkit settings", "major frame offsets", "minor frame offsets", "file compression",
     }
 )  # fmt: skip
-# fields that name a band, and mean others once bands are cut away
-BAND_FIELDS = frozenset({"fwhm", "band names", "default bands", "data gain values", "data offset values"})
 SETTINGS_FIELD = "attnkit settings"
 # the header's parser takes a value that begins with a brace for a list
 SETTINGS_MARK = "json "
-
-
-def data_file(header: Path) -> Path | None:
-    """The data of a header, beside it under the same name; None where there is none."""
-    stem = header.with_suffix("")
-    for suffix in DATA_SUFFIXES:
-        for name in {suffix, suffix.upper()}:
-            found = stem.with_name(stem.name + name)
-            if found.is_file() and found != header:
-                return found
-    return None
-
-
-def header_of(data: Path) -> Path | None:
-    """The header of a data file: NAME.hdr or NAME.SUFFIX.hdr."""
-    for found in (data.with_suffix(".hdr"), data.with_name(data.name + ".hdr"), data.with_suffix(".HDR")):
-        if found != data and found.is_file():
-            with found.open("rb") as stream:
-                if stream.read(4) == b"ENVI":
-                    return found
-    return None
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header's fields by lower-case name. CubeError where it cannot be understood."""
     import spectral.io.envi as spy
 
+    if path.stat().st_size > MOST_HEADER_BYTES:
+        raise CubeError(f"{path}: {path.stat().st_size} bytes, expected an ENVI header of {MOST_HEADER_BYTES} at most")
+    content = path.read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return spy.read_envi_header(str(path))
+            try:
+                content.decode("utf-8")
+                plain = not content.startswith(b"\xef\xbb\xbf")
+            except UnicodeDecodeError:
+                plain = False
+            if plain:
+                return spy.read_envi_header(str(path))
+            # SPy knows one encoding only
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / "copy.hdr"
+                copy.write_text(_decoded(content), encoding="utf-8")
+                return spy.read_envi_header(str(copy))
         except (spy.EnviException, UnicodeDecodeError) as error:
             raise CubeError(f"{path}: not an ENVI header that can be read ({error}); check for unclosed braces") from error
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def read_info(path: Path) -> tuple[CubeInfo, int]:
@@ -72,6 +72,7 @@ def read_info(path: Path) -> tuple[CubeInfo, int]:
     import numpy as np
 
     header = read_header(path)
+    _check_kind(path, header)
     rows, columns, bands = (_whole(path, header, name) for name in ("lines", "samples", "bands"))
     code = _whole(path, header, "data type")
     if code not in TYPES:
@@ -81,10 +82,12 @@ def read_info(path: Path) -> tuple[CubeInfo, int]:
         raise CubeError(f"{path}: interleave {interleave!r}, expected bsq, bil or bip")
     if min(rows, columns, bands) < 1:
         raise CubeError(f"{path}: {columns}x{rows} pixels with {bands} bands, which holds nothing")
-    if _whole(path, header, "file compression", 0):
-        raise CubeError(f"{path}: file compression is on, expected plain data; decompress it first")
+    byte_order, offset = _whole(path, header, "byte order", 0), _whole(path, header, "header offset", 0)
+    if byte_order not in (0, 1):
+        raise CubeError(f"{path}: byte order {byte_order}, expected 0 (little end first) or 1 (big end first)")
+    if offset < 0:
+        raise CubeError(f"{path}: header offset {offset}, expected 0 or more")
     dtype = check_dtype(np.dtype(TYPES[code]), str(path))
-    wavelengths = _numbers(path, header, "wavelength", bands)
     flags = _numbers(path, header, "bbl", bands)
     info = CubeInfo(
         rows=rows,
@@ -92,17 +95,32 @@ def read_info(path: Path) -> tuple[CubeInfo, int]:
         bands=bands,
         dtype=dtype,
         kind="envi",
-        wavelengths=wavelengths,
+        wavelengths=_numbers(path, header, "wavelength", bands),
         wavelength_units=header.get("wavelength units"),
         bad_bands=None if flags is None else tuple(flag == 0 for flag in flags),
         ignore_value=_number(path, header, "data ignore value"),
         reflectance_scale=_number(path, header, "reflectance scale factor"),
         description=header.get("description"),
         interleave=interleave,
-        big_endian=_whole(path, header, "byte order", 0) == 1,
+        big_endian=byte_order == 1,
         extra={name: value for name, value in header.items() if name not in OWN_FIELDS},
     )
-    return info, _whole(path, header, "header offset", 0)
+    return info, offset
+
+
+def _check_kind(path: Path, header: dict[str, Any]) -> None:
+    """Refuse what is no plain image."""
+    kind = str(header.get("file type", "ENVI Standard")).strip()
+    if "library" in kind.lower():
+        raise CubeError(f"{path}: file type {kind}: spectra without a place, expected an image; name a cube instead")
+    if not kind.lower().startswith("envi") or "meta" in kind.lower():
+        raise CubeError(f"{path}: file type {kind}, expected ENVI Standard; name the data file itself if it is TIFF or HDF5")
+    if _whole(path, header, "file compression", 0):
+        raise CubeError(f"{path}: file compression is on, expected plain data; decompress it first")
+    for name in ("major frame offsets", "minor frame offsets"):
+        value = header.get(name, [])
+        if any(str(part).strip() not in ("", "0") for part in ([value] if isinstance(value, str) else value)):
+            raise CubeError(f"{path}: {name} are {value}, expected none; save the image without them")
 
 
 def _whole(path: Path, header: dict[str, Any], name: str, default: int | None = None) -> int:
@@ -111,7 +129,7 @@ def _whole(path: Path, header: dict[str, Any], name: str, default: int | None = 
     try:
         return int(header[name])
     except KeyError:
-        raise CubeError(f"{path}: the header has no field {name!r}") from None
+        raise CubeError(f"{path}: the header has no field {name!r}, expected a whole number; add it") from None
     except (TypeError, ValueError):
         raise CubeError(f"{path}: {name} is {header[name]!r}, expected a whole number") from None
 
@@ -129,43 +147,45 @@ def _numbers(path: Path, header: dict[str, Any], name: str, bands: int) -> tuple
     values = header.get(name)
     if values is None:
         return None
+    listed = [values] if isinstance(values, str) else list(values)
+    if listed and not listed[-1]:
+        # a comma after the last one
+        listed.pop()
     try:
-        found = tuple(float(value) for value in ([values] if isinstance(values, str) else values))
+        found = tuple(float(value) for value in listed)
     except ValueError:
-        raise CubeError(f"{path}: {name} is not a list of numbers") from None
-    if len(found) != bands:
+        raise CubeError(f"{path}: {name} is not a list of numbers; correct the header") from None
+    if found and len(found) != bands:
         raise CubeError(f"{path}: {name} has {len(found)} values, the cube {bands} bands; correct the header")
-    return found
+    return found or None
 
 
 def open_envi(path: Path) -> CubeReader:
     """Open a pair by its header or its data file. CubeError where the data are missing, short or too long."""
     import numpy as np
 
-    header = path
     with path.open("rb") as stream:
-        if stream.read(4) != b"ENVI":
-            found = header_of(path)
-            if found is None:
-                raise CubeError(f"{path}: no ENVI header beside it; expected {path.with_suffix('.hdr').name}")
-            header = found
+        named_header = is_header(stream.read(64))
+    header = path if named_header else header_of(path)
+    if header is None:
+        raise CubeError(f"{path}: no ENVI header beside it that fits; expected {path.with_suffix('.hdr').name}")
     info, offset = read_info(header)
-    data = data_file(header) if header == path else path
+    data = data_file(header) if named_header else path
     if data is None:
         names = ", ".join(header.with_suffix(suffix).name for suffix in DATA_SUFFIXES[1:4])
         raise CubeError(f"{header}: its data file is missing; looked for {header.stem}, {names} and the like")
-    wanted = offset + info.rows * info.columns * info.bands * info.dtype.itemsize
-    size = data.stat().st_size
-    if size != wanted:
-        said = f"{info.columns}x{info.rows} pixels, {info.bands} bands of {info.dtype}"
-        what = "is cut short or the header is another's" if size < wanted else "does not fit the header"
-        raise CubeError(f"{data}: holds {size} bytes, its header says {wanted} ({said}); the file {what}")
-    axes = INTERLEAVES[info.interleave or "bsq"]
+    hint = data.suffix.lower().lstrip(".")
+    if hint in INTERLEAVES and hint != info.interleave:
+        raise CubeError(f"{data}: named {hint}, its header says interleave {info.interleave}; correct the wrong one")
+    said = f"its header says {info.columns}x{info.rows} pixels, {info.bands} bands of {info.dtype}"
+    check_size(data, offset + info.rows * info.columns * info.bands * info.dtype.itemsize, said)
+    array = np.memmap(data, _stored_dtype(info, info.dtype), "r", offset=offset, shape=_shape(info))
+    return CubeReader(info, array, INTERLEAVES[info.interleave or "bsq"])
+
+
+def _shape(info: CubeInfo) -> tuple[int, ...]:
     sizes = {"bands": info.bands, "rows": info.rows, "columns": info.columns}
-    array = np.memmap(
-        data, _stored_dtype(info, info.dtype), "r", offset=offset, shape=tuple(sizes[name] for name in axes)
-    )
-    return CubeReader(info, array, axes)
+    return tuple(sizes[name] for name in INTERLEAVES[info.interleave or "bsq"])
 
 
 def _stored_dtype(info: CubeInfo, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -173,37 +193,18 @@ def _stored_dtype(info: CubeInfo, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def create_envi(
-    path: Path, info: CubeInfo, dtype: np.dtype[Any], settings: dict[str, Any], history: str, data: Path, resume: bool
+    path: Path, info: CubeInfo, *, dtype: np.dtype[Any], settings: dict[str, Any], history: str, data: Path, resume: bool
 ) -> CubeWriter:
-    """Begin a pair: the data file is mapped at its full size, the header is written by `close`."""
+    """Begin a pair: the data file is mapped at its full size, the header is written to `path` by `close`."""
     import numpy as np
 
-    interleave = info.interleave or "bsq"
-    axes = INTERLEAVES[interleave]
     code = next((code for code, name in TYPES.items() if np.dtype(name) == dtype), None)
     if code is None:
-        raise UsageError(f"{path}: ENVI has no type for {dtype}; expected --dtype float32 or uint16, or another --format")
-    sizes = {"bands": info.bands, "rows": info.rows, "columns": info.columns}
-    if not resume:
-        allocate(data, info.bands * info.rows * info.columns * dtype.itemsize)
-    array = np.memmap(data, _stored_dtype(info, dtype), "r+", shape=tuple(sizes[name] for name in axes))
-
-    def finish(array: Any) -> None:
-        array.flush()
-        write_header(path, info, code, settings, history)
-
-    return CubeWriter(array, axes, (info.bands, info.rows, info.columns), finish=finish)
-
-
-def allocate(path: Path, size: int) -> None:
-    """Make a file of this size whose blocks are there: a full disk shows now, not as a crash while it is mapped."""
-    import os
-
-    with path.open("wb") as stream:
-        if hasattr(os, "posix_fallocate") and size:
-            os.posix_fallocate(stream.fileno(), 0, size)
-        else:
-            stream.truncate(size)
+        raise CubeError(f"{path}: ENVI has no type for {dtype}; expected --dtype float32 or uint16, or another --format")
+    array = map_written(data, _stored_dtype(info, dtype), _shape(info), resume=resume)
+    return CubeWriter(
+        array, INTERLEAVES[info.interleave or "bsq"], info, lambda: write_header(path, info, code, settings, history)
+    )
 
 
 def write_header(path: Path, info: CubeInfo, code: int, settings: dict[str, Any], history: str) -> None:
@@ -211,7 +212,8 @@ def write_header(path: Path, info: CubeInfo, code: int, settings: dict[str, Any]
     import spectral.io.envi as spy
 
     fields: dict[str, Any] = {
-        "description": "\n".join(part for part in (info.description, history) if part),
+        # a brace would end the description
+        "description": described(info, history).translate(str.maketrans("{}", "()")),
         "samples": info.columns,
         "lines": info.rows,
         "bands": info.bands,
@@ -224,14 +226,29 @@ def write_header(path: Path, info: CubeInfo, code: int, settings: dict[str, Any]
     }
     optional = {
         "wavelength units": info.wavelength_units,
-        "data ignore value": None if info.ignore_value is None else f"{info.ignore_value:g}",
-        "reflectance scale factor": None if info.reflectance_scale is None else f"{info.reflectance_scale:g}",
+        "data ignore value": None if info.ignore_value is None else _exact(info.ignore_value),
+        "reflectance scale factor": None if info.reflectance_scale is None else _exact(info.reflectance_scale),
         "bbl": None if info.bad_bands is None else [int(not bad) for bad in info.bad_bands],
-        "wavelength": None if info.wavelengths is None else [f"{value:.10g}" for value in info.wavelengths],
+        "wavelength": None if info.wavelengths is None else [_exact(value) for value in info.wavelengths],
         SETTINGS_FIELD: SETTINGS_MARK + json.dumps(settings, sort_keys=True),
     }
     fields.update({name: value for name, value in optional.items() if value is not None})
-    spy.write_envi_header(str(path), fields)
+    spy.write_envi_header(str(path), {name: _encodable(value) for name, value in fields.items()})
+
+
+def _encodable(value: Any) -> Any:
+    """Text as SPy can write it: in the encoding of the locale."""
+    if isinstance(value, list | tuple):
+        return [_encodable(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    encoding = locale.getpreferredencoding(False)
+    return value.encode(encoding, "replace").decode(encoding)
+
+
+def _exact(value: float) -> str:
+    """A number as short as it can be said exactly."""
+    return str(int(value)) if abs(value) < 1e15 and value.is_integer() else repr(value)
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,136 @@
+"""One door to all kinds of cube files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnkit.runtime.errors import UsageError
+
+from .cube import AXES, DEFAULT_AXIS_ORDER, CubeError, CubeInfo, axes_of
+from .detect import SUFFIXES, identify
+from .tiles import CubeReader, CubeWriter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KINDS = tuple(dict.fromkeys(SUFFIXES.values()))
+# the further file of an output, beside its main one
+SIDE_SUFFIXES = {"npy": ".npy.json"}
+
+
+def open_cube(
+    path: Path,
+    *,
+    input_format: str | None = None,
+    key: str | None = None,
+    axis_order: str | None = None,
+    wavelengths: Path | None = None,
+) -> CubeReader:
+    """Open a cube file of any kind for reading in tiles.
+
+    input_format    its kind, else judged by its content
+    key             variable of a .mat, dataset of an HDF5, array of an .npz
+    axis_order      axes of an array that does not tell them, such as "bands,rows,columns"
+    wavelengths     text file that takes the place of the wavelengths in the cube
+    Raises CubeError for a file that cannot be used, UsageError for an axis_order that names no axes.
+    """
+    if axis_order is not None:
+        axes_of(axis_order)
+    try:
+        kind = input_format or _kind(path)
+        reader = _open(kind, path, key, axis_order)
+    except OSError as error:
+        raise CubeError(f"cannot read {path}: {error.strerror or error}") from error
+    if wavelengths is not None:
+        from .wavelengths import read_wavelengths
+
+        try:
+            found = read_wavelengths(wavelengths, reader.info.bands)
+        except BaseException:
+            reader.close()
+            raise
+        reader.info = replace(reader.info, wavelengths=found, wavelength_units="Nanometers")
+    return reader
+
+
+def _kind(path: Path) -> str:
+    with path.open("rb") as stream:
+        identity = identify(path, stream.read(512))
+    if identity is None:
+        raise CubeError(f"{path}: not a cube that this reads, expected {', '.join(KINDS)}; --input-format says what it is")
+    return identity.kind
+
+
+def _open(kind: str, path: Path, key: str | None, axis_order: str | None) -> CubeReader:
+    if kind == "envi":
+        from .envi import open_envi
+
+        return open_envi(path)
+    if kind == "npy":
+        from .npy import open_npy
+
+        return open_npy(path, axis_order=axis_order)
+    raise UsageError(f"--input-format: got {kind}, expected one of {', '.join(KINDS)}")
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings stored in an output of attnkit, or None where a file holds none or cannot be read."""
+    with suppress(CubeError, OSError, ValueError):
+        kind = _kind(path)
+        if kind == "envi":
+            from .envi import read_settings as of_envi
+
+            return of_envi(path)
+        if kind == "npy":
+            from .facts import settings_of
+            from .npy import side_facts
+
+            return settings_of(side_facts(path))
+    return None
+
+
+def create_cube(
+    path: Path,
+    info: CubeInfo,
+    *,
+    format: str,
+    dtype: np.dtype[Any],
+    settings: Mapping[str, Any],
+    history: str,
+    data_path: Path | None = None,
+    resume: bool = False,
+) -> CubeWriter:
+    """Begin a cube file that takes tiles in any order.
+
+    info        the header of the result
+    format      a value of SUFFIXES; layout, interleave and key follow `info` where its kind is the same
+    settings    stored in the file, for read_settings
+    history     one line that is added to the description
+    data_path   data file of an ENVI header (NAME.img beside it by default), facts of a .npy (NAME.npy.json)
+    resume      go on with a file that an aborted writer of the same arguments has left
+    Raises OSError where the disk has no room, CubeError for a type that the format has not.
+    """
+    import numpy as np
+
+    if format != info.kind:
+        info = replace(info, key=None, version=None, axis_order=DEFAULT_AXIS_ORDER, interleave=None, big_endian=False)
+        info = replace(info, kind=format)
+    common: dict[str, Any] = {"dtype": np.dtype(dtype), "settings": dict(settings), "history": history, "resume": resume}
+    if format == "envi":
+        from .envi import create_envi
+
+        return create_envi(path, info, data=data_path or path.with_suffix(".img"), **common)
+    if format == "npy":
+        from .npy import create_npy, side_file
+
+        return create_npy(path, info, side=data_path or side_file(path), **common)
+    raise UsageError(f"--format: got {format}, expected one of {', '.join(KINDS)}")
+
+
+def resumable(format: str) -> bool:
+    """Whether a partial file of this format can be gone on with: all of them are mapped at their full size."""
+    return format in KINDS
