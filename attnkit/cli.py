@@ -21,6 +21,12 @@ COMMANDS: Mapping[str, Entry | Family] = {
         imports=("cv2", "numba", "OpenEXR", "PIL", "tifffile", "safetensors"),
         models=("llf-lut",),
     ),
+    "hsi-enhance": Entry(
+        "attnkit.commands.hsi_enhance:hsi_enhance",
+        "Brighten dark hyperspectral cubes and take out their noise",
+        imports=("torch", "numpy", "scipy", "h5py", "spectral", "cv2", "PIL", "safetensors"),
+        models=("hsie",),
+    ),
     "bench-kernel": Entry(
         "attnkit.commands.bench_kernel:bench_kernel",
         "Check and time attention operators beside what is there instead",

@@ -29,7 +29,10 @@ def hsi_enhance(
         list[str] | None, _option(CUBE, "A method's own setting; repeatable", "--set", metavar="METHOD.KEY=VALUE")
     ] = None,
     memory: Annotated[
-        int, _option(CUBE, "Memory of the whole run; jobs share it", metavar="SIZE", parser=parse_bytes)
+        int,
+        _option(
+            CUBE, "Memory of the whole run; jobs share it", metavar="SIZE", parser=parse_bytes, show_default="1.5GB"
+        ),
     ] = 1_500_000_000,
     scale: Annotated[
         str, _option(LIGHT, "Stored value of full exposure; auto: from type and largest value", metavar="auto|VALUE")
@@ -46,7 +49,7 @@ def hsi_enhance(
     bad: Annotated[
         Literal["keep", "interpolate"], _option(LIGHT, "What is written in dead bands, missing and masked pixels")
     ] = "keep",
-    format: Annotated[Format | None, _option(FILES, "Kind of file; else by the suffix of --out, or the input's")] = None,
+    format: Annotated[Format | None, _option(FILES, "Kind of file; else by --out's suffix, or the input's")] = None,
     dtype: Annotated[
         Literal["same", "float32", "uint16"], _option(FILES, "Type of the values written; clipped ones are counted")
     ] = "same",
@@ -57,20 +60,21 @@ def hsi_enhance(
     wavelengths: Annotated[
         Path | None, _option(FILES, "Wavelengths in nm, one a line, where the cube has none", metavar="FILE")
     ] = None,
-    rows: Annotated[str | None, _option(FILES, "Only these rows, the end left out", metavar="A:B")] = None,
+    rows: Annotated[str | None, _option(FILES, "Only these rows; B is left out", metavar="A:B")] = None,
     cols: Annotated[str | None, _option(FILES, "Only these columns", "--cols", metavar="A:B")] = None,
     bands: Annotated[str | None, _option(FILES, "Only these bands", metavar="A:B")] = None,
     preview: Annotated[
         str | None, _option(SHOWN, "Also write an RGB picture of the result", metavar="FILE.png|DIR/")
     ] = None,
     preview_bands: Annotated[
-        str | None, _option(SHOWN, "Its red, green and blue; else by wavelength", metavar="R,G,B")
+        str | None, _option(SHOWN, "Numbers of its red, green and blue band; else by wavelength", metavar="R,G,B")
     ] = None,
     plot: Annotated[
         str | None, _option(SHOWN, "Also draw one pixel's spectrum before and after", metavar="FILE.png|DIR/")
     ] = None,
     plot_spectra: Annotated[
-        str | None, _option(SHOWN, "The pixel of --plot; else the middle one", metavar="ROW,COL")
+        str | None,
+        _option(SHOWN, "Pixel of --plot, else the middle one; alone: STEM_spectra.png beside it", metavar="ROW,COL"),
     ] = None,
 ) -> int:
     """Brighten dark hyperspectral cubes and take out their noise.
@@ -102,5 +106,6 @@ def hsi_enhance(
         dtype=dtype, key=key, axis_order=axis_order, wavelengths=wavelengths, rows=rows, cols=cols, bands=bands,
         preview=preview, preview_bands=preview_bands, plot=plot, plot_spectra=plot_spectra,
         input_format=batch.input_format, offline=batch.offline, resume=batch.resume,
+        to_standard_output=batch.out == "-",
     )  # fmt: skip
     return run_files(command, inputs, batch)

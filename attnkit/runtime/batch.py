@@ -16,7 +16,7 @@ from attnkit.runtime.items import STANDARD_STREAM, Context, Item, Outcome
 from attnkit.runtime.lanes import may_overlap, run_in_lanes
 from attnkit.runtime.lock import FolderLock, FolderLocked, held
 from attnkit.runtime.outputs import sweep
-from attnkit.runtime.plan import SKIP, Plan, Step, make_plan
+from attnkit.runtime.plan import SKIP, Plan, Step, make_plan, shortage
 from attnkit.runtime.progress import Talk
 from attnkit.runtime.records import RecordFile, document, json_line, utc_now
 from attnkit.runtime.signals import Interrupted, check, shielded, stoppable
@@ -95,6 +95,9 @@ class Run:
         if self.batch.dry_run:
             render.show_dry_run(self.command, plan, self.batch, self.options)
         refusal = plan.refusal()
+        if refusal is not None:
+            raise refusal
+        refusal = shortage(self.command, plan)
         if refusal is not None:
             raise refusal
         if self.batch.dry_run:
@@ -387,9 +390,10 @@ class Run:
             summary=counts,
             **self._about_run(),
         )
+        inside = " (and --resume, inside the one at hand)" if self.command.resumes_items else ""
         self.talk.error(
             f"stopped by {stop.signal_name} after {counts['ok'] + counts['failed'] + counts['skipped']} of "
-            f"{counts['items']} items; every file written is whole, run again with --skip-existing to go on"
+            f"{counts['items']} items; every file written is whole, run again with --skip-existing{inside} to go on"
         )
 
 

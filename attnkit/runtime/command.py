@@ -44,6 +44,10 @@ class FileCommand:
     format_given: bool = False
     # one item's output depends on the other items: what makes one stale makes all stale
     coupled: bool = False
+    # one output may fill a disk: the plan asks every item for its size and refuses what does not fit
+    checks_space: bool = False
+    # --resume goes on inside an item that was stopped
+    resumes_items: bool = False
     # an item waits for its process's other items unless the worker says that its run() may overlap
     thread_safe: bool = False
 
@@ -85,6 +89,10 @@ class FileCommand:
     def suffix_of(self, item: Item, format: str) -> str:
         """The suffix of an item's main output where --out names none."""
         return next(suffix for suffix, name in self.formats.items() if name == format)
+
+    def further_suffixes(self, item: Item, format: str) -> tuple[str, ...]:
+        """Suffixes of further files of the main output, beside it, such as the data of an ENVI header."""
+        return ()
 
     def side_outputs(self) -> tuple[SideOutput, ...]:
         return ()

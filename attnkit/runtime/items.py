@@ -80,12 +80,16 @@ def safe_stem(identifier: str) -> str:
 
 @dataclass(frozen=True)
 class SideOutput:
-    """One more output of each item: a file for one item, a folder for many."""
+    """One more output of each item: a file for one item, a folder for many.
+
+    Without a destination it lies beside the main output, `beside` and the suffix added to that one's stem.
+    """
 
     name: str
     option: str
-    destination: str
+    destination: str | None
     suffix: str
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Estimate:
     seconds: float | None = None
     memory_bytes: int | None = None
     size: str | None = None
+    tiles: int | None = None
 
 
 @dataclass(frozen=True)

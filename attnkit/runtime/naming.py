@@ -21,9 +21,10 @@ MAIN = "main"
 
 @dataclass(frozen=True)
 class Destinations:
-    """The outputs of one item by name; a path of None is standard output."""
+    """The outputs of one item by name; a path of None is standard output. `further` are more files of the main one."""
 
     paths: dict[str, Path | None] = field(default_factory=dict)
+    further: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Layout:
     def files(self) -> Iterable[Path]:
         for destinations in self.items:
             yield from (path for path in destinations.paths.values() if path is not None)
+            yield from destinations.further
         if self.table is not None:
             yield self.table
 
@@ -70,8 +72,14 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
     laid = []
     sides = command.side_outputs()
     for item, main in zip(items, mains, strict=True):
-        paths = {side.name: _side_path(side, item, len(items), roots) for side in sides}
-        laid.append(Destinations({MAIN: main, **paths} if command.layout == "files" else dict(paths)))
+        paths = {side.name: _side_path(side, item, main, len(items), roots) for side in sides}
+        further = () if main is None else command.further_suffixes(item, format)
+        laid.append(
+            Destinations(
+                {MAIN: main, **paths} if command.layout == "files" else dict(paths),
+                tuple(main.with_suffix(suffix) for suffix in further if main is not None),
+            )
+        )
     to_standard_output = (command.layout == "files" and None in mains) or (command.layout == "table" and table is None)
     layout = Layout(format, laid, table, tuple(roots), to_standard_output)
     _refuse_streams(command, layout, batch)
@@ -120,7 +128,11 @@ def _main_path(
     return Path(out)
 
 
-def _side_path(side: SideOutput, item: Item, count: int, roots: dict[Path, None]) -> Path:
+def _side_path(side: SideOutput, item: Item, main: Path | None, count: int, roots: dict[Path, None]) -> Path:
+    if side.destination is None:
+        if main is None:
+            raise UsageError(f"{side.option}: the result goes to standard output, name a file beside it with --out")
+        return main.with_name(f"{main.stem}{side.beside}{side.suffix}")
     target = Path(side.destination)
     if side.destination == STANDARD_STREAM:
         raise UsageError(f"{side.option} -: expected a file or a folder; only --out may be standard output")
@@ -162,7 +174,7 @@ def _refuse_clashes(items: Sequence[Item], layout: Layout) -> None:
             f"{streams[0].name} and {streams[1].name} both go to standard output; name a folder with --out"
         )
     for item, destinations in zip(items, layout.items, strict=True):
-        for name, path in destinations.paths.items():
+        for name, path in (*destinations.paths.items(), *((path.suffix, path) for path in destinations.further)):
             if path is None:
                 continue
             other = taken.setdefault(_key(path), (item, name))

@@ -44,10 +44,16 @@ class Outputs:
         self._keep = keep
         # (output name, suffix) -> (temporary file, final place); the main file comes last in a commit
         self._staged: dict[tuple[str, str], tuple[Path, Path | None]] = {}
+        self._lasting: set[Path] = set()
+        self._needless: list[Path] = []
 
     def wants(self, name: str = MAIN) -> bool:
         """Whether the run asks for this output; one that exists and is to stay is not asked for."""
         return name in self._paths and name not in self._keep
+
+    def place(self, name: str = MAIN) -> Path | None:
+        """Where this output goes in the end; None is standard output."""
+        return self._paths[name]
 
     def path(self, name: str = MAIN, suffix: str | None = None) -> Path:
         """A temporary file to write this output to.
@@ -68,22 +74,37 @@ class Outputs:
     def partial(self, name: str = MAIN, suffix: str | None = None) -> Path | None:
         """A hidden file of a lasting name to build a large output in, so that a later run can go on with it.
 
-        It stays when the item fails or the run is killed; `adopt` hands it over when it is whole. None where the
-        output goes to standard output.
+        It stays when the run is killed; `adopt` hands it over when it is whole. None where the output goes to standard
+        output.
         """
         final = self._paths[name]
         if final is None:
             return None
         final.parent.mkdir(parents=True, exist_ok=True)
-        own = final if suffix is None else final.with_suffix(suffix)
-        return own.with_name(f".{own.name}{PARTIAL_SUFFIX}")
+        return partial_path(final if suffix is None else final.with_suffix(suffix))
 
-    def adopt(self, path: Path, name: str = MAIN, suffix: str | None = None) -> None:
-        """Take a whole file as this output, or as its further file of that suffix; `commit` gives it its name."""
+    def adopt(
+        self,
+        path: Path,
+        name: str = MAIN,
+        suffix: str | None = None,
+        *,
+        lasting: bool = False,
+        needless: Path | None = None,
+    ) -> None:
+        """Take a whole file as this output, or as its further file of that suffix; `commit` gives it its name.
+
+        lasting     it stays under the name that it has when there is no commit
+        needless    a file that is removed once there is a commit
+        """
         final = self._paths[name]
         assert final is not None
         key = (name, suffix or final.suffix)
         self._staged[key] = (path, final.with_suffix(key[1]))
+        if lasting:
+            self._lasting.add(path)
+        if needless is not None:
+            self._needless.append(needless)
 
     def write(self, name: str, data: bytes) -> None:
         """Give the whole content of an output. Raises ItemError when the disk does not take it."""
@@ -125,6 +146,8 @@ class Outputs:
                 except OSError as error:
                     raise write_error(error, final) from error
                 del self._staged[name, suffix]
+            for path in self._needless:
+                path.unlink(missing_ok=True)
 
     def _is_own(self, key: tuple[str, str]) -> bool:
         final = self._paths[key[0]]
@@ -133,8 +156,14 @@ class Outputs:
     def discard(self) -> None:
         """Remove what has not been committed."""
         for temporary, _ in self._staged.values():
-            temporary.unlink(missing_ok=True)
+            if temporary not in self._lasting:
+                temporary.unlink(missing_ok=True)
         self._staged.clear()
+
+
+def partial_path(path: Path) -> Path:
+    """Where a large output is built before it takes its name."""
+    return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
 
 
 def _scratch() -> str:

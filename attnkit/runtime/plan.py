@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attnkit.runtime.errors import AttnkitError, UsageError
 from attnkit.runtime.items import Estimate, Item
 from attnkit.runtime.naming import MAIN, Layout, lay_out
+from attnkit.runtime.outputs import partial_path
 from attnkit.runtime.records import plain
 from attnkit.runtime.tables import AnswerTable
 from attnkit.runtime.work import Job, stored_settings
@@ -30,6 +31,7 @@ class Step:
 
     item: Item
     paths: dict[str, Path | None]
+    further: tuple[Path, ...] = ()
     action: str = WRITE
     keep: frozenset[str] = frozenset()
     existing: tuple[Path, ...] = ()
@@ -83,7 +85,7 @@ def make_plan(
     layout = lay_out(command, items, batch)
     for item in items:
         command.check(item)
-    steps = [Step(item, laid.paths) for item, laid in zip(items, layout.items, strict=True)]
+    steps = [Step(item, laid.paths, laid.further) for item, laid in zip(items, layout.items, strict=True)]
     plan = Plan(steps, layout, device)
     if command.layout == "table":
         _decide_table(command, plan, batch, table or AnswerTable(layout.table, layout.format))
@@ -103,6 +105,11 @@ def _decide_files(command: FileCommand, plan: Plan, batch: BatchOptions) -> None
         if step.action == SKIP and len(present) < len(step.paths):
             # answered in the table, but a side output is missing
             step.action = WRITE
+        if not (present or batch.overwrite or batch.skip_existing or batch.update):
+            # data of another header, or of a run that was killed between its two renames
+            step.existing = tuple(path for path in step.further if os.path.lexists(path))
+            step.action = REFUSE if step.existing else step.action
+            continue
         if not present or step.action == SKIP:
             continue
         if batch.overwrite:
@@ -175,14 +182,55 @@ def free_bytes(folders: Iterable[Path]) -> int | None:
     """Free space of the fullest disk among `folders`, or of their nearest parents that exist."""
     found = []
     for folder in folders:
-        present = folder.absolute()
-        while not present.exists() and present != present.parent:
-            present = present.parent
         try:
-            found.append(shutil.disk_usage(present).free)
+            found.append(shutil.disk_usage(_present(folder)).free)
         except OSError:
             continue
     return min(found) if found else None
+
+
+def shortage(command: FileCommand, plan: Plan) -> UsageError | None:
+    """The one line about a disk on which the outputs that are to be written do not fit, or None.
+
+    Outputs are written one after another, each beside the one that it replaces.
+    """
+    if not command.checks_space:
+        return None
+    grown: dict[int, int] = {}
+    most: dict[int, tuple[int, Path]] = {}
+    for step, estimate in zip(plan.steps, estimates(command, plan), strict=True):
+        main = step.paths.get(MAIN)
+        if main is None or not step.todo or MAIN in step.keep or isinstance(estimate, AttnkitError):
+            continue
+        folder = _present(main.parent)
+        device = folder.stat().st_dev
+        before = grown.get(device, 0)
+        files = (main, *step.further)
+        # what a killed run has built is gone on with or begun anew, in its place
+        wanted = before + (estimate.output_bytes or 0) - sum(_allocated(partial_path(path)) for path in files)
+        most[device] = max(most.get(device, (0, folder)), (wanted, folder))
+        grown[device] = wanted - sum(_allocated(path) for path in files)
+    for wanted, folder in most.values():
+        free = shutil.disk_usage(folder).free
+        if wanted > free:
+            return UsageError(
+                f"{folder}: {free} bytes free, the results need {wanted}; make room or name another place with --out"
+            )
+    return None
+
+
+def _present(folder: Path) -> Path:
+    found = folder.absolute()
+    while not found.exists() and found != found.parent:
+        found = found.parent
+    return found
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def estimates(command: FileCommand, plan: Plan) -> list[Estimate | AttnkitError]:

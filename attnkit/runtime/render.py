@@ -91,6 +91,8 @@ def show_dry_run(command: FileCommand, plan: Plan, batch: BatchOptions, options:
                 memory_bytes=estimate.memory_bytes,
                 seconds=estimate.seconds,
             )
+            if estimate.tiles is not None:
+                entry["tiles"] = estimate.tiles
         items.append(entry)
     todo = [entry for step, entry in zip(plan.steps, items, strict=True) if step.todo]
     jobs = min(batch.jobs, len(todo) or 1)
@@ -106,6 +108,7 @@ def show_dry_run(command: FileCommand, plan: Plan, batch: BatchOptions, options:
         "device": plan.device,
         "jobs": jobs,
         "seconds": round(sum(seconds) / jobs, 2) if seconds else None,
+        "memory_bytes": jobs * max((entry.get("memory_bytes") or 0 for entry in todo), default=0) or None,
     }
     refused = bool(plan.refused)
     if batch.json or batch.jsonl:
@@ -143,10 +146,11 @@ def _show_plan(items: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -
     except BrokenPipeError as error:
         raise PipeClosed from error
     time = "unknown" if summary["seconds"] is None else f"{summary['seconds']:.1f} s"
+    memory = "" if summary["memory_bytes"] is None else f", up to {size(summary['memory_bytes'])} of memory"
     put(
         f"{summary['to_do']} to do, {summary['skipped']} left out; about {size(summary['output_bytes'])} to write, "
         f"{size(summary['free_bytes'])} free; method {summary['method'] or 'default'}, device {summary['device']}, "
-        f"{summary['jobs']} process{'es' if summary['jobs'] > 1 else ''}, about {time}"
+        f"{summary['jobs']} process{'es' if summary['jobs'] > 1 else ''}, about {time}{memory}"
     )
 
 

@@ -41,6 +41,10 @@ class Case:
         path = path.with_name(path.name + self.suffix) if path.suffix != self.suffix else path
         if self.command == "tonemap":
             write_pfm(path, [0.01 * seed * (at + 1) for at in range(12)], 4)
+        elif self.command == "hsi-enhance":
+            import numpy as np
+
+            np.save(path, np.random.default_rng(seed).integers(20, 200, (4, 3, 5), np.uint16))
         elif self.command == "demo-pairs":
             path.write_text("PAIR")
             path.with_suffix(".body").write_text(f"text {seed}")
@@ -51,7 +55,7 @@ class Case:
     def bad(self, path: Path) -> Path:
         """Write an input of the right kind that fails."""
         path = self.good(path)
-        if self.command == "tonemap":
+        if self.command in ("tonemap", "hsi-enhance"):
             path.write_bytes(path.read_bytes()[:-5])
         elif self.command == "demo-pairs":
             path.with_suffix(".body").write_text("fail")
@@ -61,6 +65,7 @@ class Case:
 
 
 TONEMAP = Case("tonemap", ("--method", "linear"), ".pfm", ".png", ("--exposure", "-2"), ("--sheet", ".png"))
+CUBES = Case("hsi-enhance", ("--method", "gain"), ".npy", ".npy", ("--gain", "3"), ("--preview", ".png"))
 PAIRS = Case("demo-pairs", (), ".head", ".head", ("--mark", "?"), ("--preview", ".txt"))
 WORDS = Case("demo-words", (), ".txt", ".jsonl", ("--per", "2"))
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_cases import PAIRS, TONEMAP, WORDS, Case, Run, finish, tree, write_pfm
+from cli_cases import CUBES, PAIRS, TONEMAP, WORDS, Case, Run, finish, tree, write_pfm
 
-FILES = [pytest.param(TONEMAP, id="tonemap"), pytest.param(PAIRS, id="demo-pairs")]
+FILES = [pytest.param(TONEMAP, id="tonemap"), pytest.param(CUBES, id="hsi-enhance"), pytest.param(PAIRS, id="demo-pairs")]
 EVERY = [*FILES, pytest.param(WORDS, id="demo-words")]
 every = pytest.mark.parametrize("case", EVERY)
 files = pytest.mark.parametrize("case", FILES)
@@ -67,7 +67,7 @@ def test_inputs_file_folder_glob_and_stdin(case: Case, run: Run, work: Path) -> 
         assert found.index("b2") == 0
 
 
-@pytest.mark.parametrize("case", [pytest.param(TONEMAP, id="tonemap"), pytest.param(WORDS, id="demo-words")])
+@pytest.mark.parametrize("case", [case for case in EVERY if case.values[0] is not PAIRS])
 def test_inputs_standard_input(case: Case, start, work: Path) -> None:
     source = case.good(work / "a")
     with source.open("rb") as stream:
@@ -86,7 +86,8 @@ def test_inputs_are_judged_by_content(case: Case, run: Run, work: Path) -> None:
     # an ENVI header has the suffix of Radiance pictures
     (work / "d" / "cube.hdr").write_text("ENVI\nsamples = 3\n")
     ended = run(case, "d", "--dry-run", "--json", "--out", place(case))
-    assert {Path(entry["item"]).stem for entry in json.loads(ended.out)["items"]} == {"a", "odd"}
+    found = {Path(entry["item"]).stem for entry in json.loads(ended.out)["items"]}
+    assert found == {"a", "odd"} | ({"cube"} if case is CUBES else set())
 
 
 def test_inputs_folder_gives_hdr_files_and_others_must_be_named(run: Run, work: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_cases import PAIRS, TONEMAP, WORDS, Case, Run, finish, tree
+from cli_cases import CUBES, PAIRS, TONEMAP, WORDS, Case, Run, finish, tree
 
 from attnkit.runtime.lock import FolderLock
 
@@ -227,7 +227,7 @@ def test_dask_scheduler_that_is_not_there(run: Run, work: Path, monkeypatch) -> 
     assert ended.code == 1 and "tcp://127.0.0.1:1" in ended.line
 
 
-@pytest.mark.parametrize("case", [pytest.param(TONEMAP, id="tonemap"), pytest.param(PAIRS, id="demo-pairs")])
+@pytest.mark.parametrize("case", [TONEMAP, CUBES, PAIRS], ids=lambda case: case.command)
 def test_a_full_disk_fails_the_item_and_leaves_no_half_file(case: Case, start, run: Run, work: Path) -> None:
     case.good(work / "d" / "a")
     case.good(work / "d" / "b")

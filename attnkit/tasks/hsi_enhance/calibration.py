@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# full scales of sensors and of 8, 16 and 32 bit files
-FULL_SCALES = tuple(float(2**bits - 1) for bits in (8, 10, 12, 14, 16, 32))
-# what reflectance is multiplied by in files of whole numbers
-REFLECTANCE_SCALE = 10_000.0
+# full scales of sensors and of files of 8 and 16 bits
+FULL_SCALES = tuple(float(2**bits - 1) for bits in (8, 10, 12, 14, 16))
+# what shares of full exposure, reflectance among them, are multiplied by in files of whole numbers
+SHARE_SCALE = 10_000.0
 # a bright cube has this value at its WHITE_PERCENTILE
 WHITE_LEVEL, WHITE_PERCENTILE = 0.9, 99.5
 LARGEST_GAIN = 1000.0
+# what a scale came from
+WHITE_REFERENCE, HEADER = "white reference", "reflectance scale factor"
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ def read_reference(
 class Radiometry:
     """bright = corrected / scale * gain on the way in; written = bright * output_scale on the way out.
 
-    `scale` is the corrected value of full exposure, `gain` how much brighter the result is to be. `white` says that
-    values are reflectance.
+    `scale` is the corrected value of full exposure, `gain` how much brighter the result is to be.
     """
 
     scale: float
@@ -88,6 +89,12 @@ class Radiometry:
     output_scale: float
     scale_from: str
     gain_from: str
+
+    @property
+    def reflectance_scale(self) -> float | None:
+        """What a header should say that reflectance was multiplied by; None where the unit is the input's."""
+        known = self.scale_from in (WHITE_REFERENCE, HEADER)
+        return self.output_scale if known or self.output_scale != self.scale else None
 
     @property
     def factor(self) -> float:
@@ -111,21 +118,26 @@ def settle(
     white_level: float,
     maximum: float,
     integer: bool,
-    reflectance: bool,
-    written_as_integer: bool,
+    reflectance: bool = False,
+    header_scale: float | None = None,
+    largest: float | None = None,
 ) -> Radiometry:
-    """Scale and gain where the user left them open.
+    """Scale and gain where the user left them open, and the unit of the values written.
 
-    scale   1 for reflectance; whole numbers: the smallest usual full scale (8, 10, 12, 14, 16, 32 bits) that holds the
-            largest value; floats: 1 if nothing is above 1.5, else the smallest such full scale or the maximum
+    scale   1 after a white reference; else the header's reflectance scale factor; else 1 for floats of at most 1.5,
+            and otherwise the smallest usual full scale (8, 10, 12, 14, 16 bits) that holds the largest value, or it
     gain    puts the WHITE_PERCENTILE of the cube, `white_level`, at WHITE_LEVEL; never below 1
+    output  the unit of the input; shares of full exposure as whole numbers are times SHARE_SCALE, and full exposure
+            is at most `largest`, the largest whole number of the type written (None for floats)
     """
     import math
 
     scale_from = "option"
     if scale is None:
         if reflectance:
-            scale, scale_from = 1.0, "white reference"
+            scale, scale_from = 1.0, WHITE_REFERENCE
+        elif header_scale is not None and header_scale > 0:
+            scale, scale_from = header_scale, HEADER
         elif not integer and maximum <= 1.5:
             scale, scale_from = 1.0, "values up to 1.5"
         else:
@@ -140,5 +152,8 @@ def settle(
         gain_from = f"{WHITE_PERCENTILE:g}th percentile"
     if not (math.isfinite(scale) and scale > 0):
         raise ItemError(f"--scale: got {scale}, expected a positive number")
-    output = REFLECTANCE_SCALE if reflectance and written_as_integer else scale
+    output = scale
+    if largest is not None:
+        share = scale < FULL_SCALES[0] and (reflectance or not integer)
+        output = min(SHARE_SCALE if share else scale, largest)
     return Radiometry(float(scale), float(gain), float(output), scale_from, gain_from)

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .calibration import Correction, Radiometry
-from .survey import MOST_REPAIRS_BYTES, Survey, survey
+from .survey import Survey, survey
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+# interpolated spectra of broken pixels that are kept; in a cube with more the band's mean has to do
+MOST_REPAIRS_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,11 @@ class Crop:
     bands: NDArray[np.int64]
     rows: tuple[int, int]
     columns: tuple[int, int]
+
+    @property
+    def band_range(self) -> tuple[int, int]:
+        """First band and the one after the last."""
+        return int(self.bands[0]), int(self.bands[-1]) + 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -41,7 +50,7 @@ class CubeSource:
         self.ignore_value = ignore_value
         self.shape = crop.shape
         nm = reader.info.wavelengths_nm
-        self.wavelengths = None if nm is None else tuple(nm[band] for band in crop.bands)
+        self.wavelengths: Sequence[float] | None = None if nm is None else tuple(nm[band] for band in crop.bands)
         self._factor = 1.0
         self._fill: NDArray[np.float32] | None = None
         self._repairs: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
@@ -57,9 +66,11 @@ class CubeSource:
 
     def corrected(self, bands: Any, rows: slice, columns: slice) -> NDArray[np.float32]:
         """Corrected values, NaN where a sample is missing: no number, infinite, or the file's ignore value."""
+        return self._correct(self.stored(bands, rows, columns), bands, columns)
+
+    def _correct(self, raw: NDArray[Any], bands: Any, columns: slice) -> NDArray[np.float32]:
         import numpy as np
 
-        raw = self.stored(bands, rows, columns)
         block = np.array(raw, dtype=np.float32)
         if raw.dtype.kind == "f":
             block[~np.isfinite(block)] = np.nan
@@ -70,7 +81,13 @@ class CubeSource:
 
     def survey(self, chunk: int, full_scale: float | None) -> Survey:
         """One pass over the whole crop."""
-        return survey(lambda rows: self.corrected(slice(None), rows, slice(None)), self.shape[1], chunk, full_scale)
+        everything = slice(None)
+
+        def read(rows: slice) -> tuple[NDArray[np.float32], NDArray[Any]]:
+            raw = self.stored(everything, rows, everything)
+            return self._correct(raw, everything, everything), raw
+
+        return survey(read, self.shape, chunk, full_scale)
 
     def prepare(self, radiometry: Radiometry, found: Survey) -> None:
         """Settle the scale and how holes are filled; `read` works from here on."""
@@ -78,44 +95,57 @@ class CubeSource:
 
         self._factor = radiometry.factor
         self._fill = np.nan_to_num(found.mean).astype(np.float32)
-        self._masked = found.masked if found.masked.any() else None
         self._dead = _neighbours(found.dead)
+        for band, beside in self._dead.items():
+            self._fill[band] = sum(weight * self._fill[other] for other, weight in beside)
+        self._masked = found.masked if found.masked.any() else None
         if len(found.broken) and len(found.broken) * self.shape[0] * 4 <= MOST_REPAIRS_BYTES:
-            spectra = [
-                _interpolated(self.corrected(slice(None), slice(row, row + 1), slice(column, column + 1))[:, 0, 0])
-                for row, column in found.broken
-            ]
-            self._repairs = found.broken, np.stack(spectra)
+            self._repairs = found.broken, self._interpolated(found)
+
+    def _interpolated(self, found: Survey) -> NDArray[np.float32]:
+        """Spectra [n, bands] of the broken pixels, filled from their good samples."""
+        import numpy as np
+
+        across = np.arange(self.shape[0])
+        spectra = np.empty((len(found.broken), self.shape[0]), np.float32)
+        for row in np.unique(found.broken[:, 0]):
+            values = self.corrected(slice(None), slice(int(row), int(row) + 1), slice(None))[:, 0]
+            values[found.dead] = np.nan
+            for place in np.flatnonzero(found.broken[:, 0] == row):
+                spectrum = values[:, found.broken[place, 1]]
+                good = np.flatnonzero(~np.isnan(spectrum))
+                spectra[place] = np.interp(across, good, spectrum[good]) if len(good) else self._fill
+        return spectra
 
     def read(self, bands: Any, rows: slice, columns: slice) -> NDArray[np.float32]:
         """Bright values [bands, rows, columns]; bands a slice or numbers of the crop."""
         import numpy as np
 
+        block = self._whole(np.arange(self.shape[0])[bands], bands, rows, columns)
+        block *= np.float32(self._factor)
+        return block
+
+    def _whole(self, numbers: NDArray[Any], bands: Any, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Corrected values without holes."""
+        import numpy as np
+
+        assert self._fill is not None
         block = self.corrected(bands, rows, columns)
-        numbers = np.arange(self.shape[0])[bands]
         if self._repairs is not None:
             self._mend(block, numbers, rows, columns)
         bad = np.isnan(block)
         if bad.any():
             block = np.where(bad, self._fill[numbers][:, None, None], block)
-        if self._masked is not None:
-            hidden = self._masked[rows, columns]
-            block[:, hidden] = self._fill[numbers][:, None]
         for place, band in enumerate(numbers):
-            if int(band) in self._dead:
+            beside = self._dead.get(int(band))
+            if beside is not None:
+                others = [self._whole(np.array([other]), slice(other, other + 1), rows, columns) for other, _ in beside]
                 block[place] = sum(
-                    np.float32(weight) * self._alone(beside, rows, columns)
-                    for beside, weight in self._dead[int(band)]
+                    np.float32(weight) * other[0] for (_, weight), other in zip(beside, others, strict=True)
                 )
-        block *= np.float32(self._factor)
+        if self._masked is not None:
+            block[:, self._masked[rows, columns]] = self._fill[numbers][:, None]
         return block
-
-    def _alone(self, band: int, rows: slice, columns: slice) -> NDArray[np.float32]:
-        import numpy as np
-
-        plane = self.corrected(slice(band, band + 1), rows, columns)[0]
-        assert self._fill is not None
-        return np.where(np.isnan(plane), self._fill[band], plane)
 
     def _mend(self, block: NDArray[Any], numbers: NDArray[Any], rows: slice, columns: slice) -> None:
         assert self._repairs is not None
@@ -133,18 +163,11 @@ def _shift(part: slice, limits: tuple[int, int]) -> slice:
     return slice(limits[0] + start, limits[0] + stop)
 
 
-def _interpolated(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
-    import numpy as np
-
-    good = np.flatnonzero(~np.isnan(spectrum))
-    return np.interp(np.arange(len(spectrum)), good, spectrum[good]).astype(np.float32)
-
-
-def _neighbours(dead: Sequence[Any]) -> dict[int, tuple[tuple[int, float], ...]]:
+def _neighbours(dead: NDArray[np.bool_]) -> dict[int, tuple[tuple[int, float], ...]]:
     """For each dead band the good bands before and after it with the weights of linear interpolation."""
     import numpy as np
 
-    alive = np.flatnonzero(~np.asarray(dead))
+    alive = np.flatnonzero(~dead)
     found: dict[int, tuple[tuple[int, float], ...]] = {}
     for band in np.flatnonzero(dead):
         before, after = alive[alive < band], alive[alive > band]

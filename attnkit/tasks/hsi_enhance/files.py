@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnkit.cubes import SUFFIXES, identify, open_cube, read_settings, sniff
+from attnkit.cubes import SIDE_SUFFIXES, SUFFIXES, identify, open_cube, read_settings, sniff
 from attnkit.runtime.command import FileCommand, choose_format
+from attnkit.runtime.discovery import HEAD_BYTES
 from attnkit.runtime.errors import ItemError, UsageError
 from attnkit.runtime.items import Context, Estimate, Identity, Item, SideOutput
 
 from .methods import check_settings, has_model
+from .methods.regions import row_regions
 from .task import EnhanceRequest, crop_of
 
 if TYPE_CHECKING:
@@ -54,8 +57,11 @@ class HsiEnhanceFiles(FileCommand):
     input_format: str | None = None
     offline: bool = False
     resume: bool = False
+    to_standard_output: bool = False
 
     name = "hsi-enhance"
+    checks_space = True
+    resumes_items = True
     formats = SUFFIXES
     kinds = frozenset(SUFFIXES.values())
     folder_kinds = kinds
@@ -76,11 +82,9 @@ class HsiEnhanceFiles(FileCommand):
                 raise UsageError("--preview-bands: needs --preview, the picture that they are for")
         if self.plot_spectra is not None:
             numbers("--plot-spectra", self.plot_spectra, 2)
-            if self.plot is None:
-                raise UsageError("--plot-spectra: needs --plot, the chart's place")
         for option, path in (("--dark", self.dark), ("--white", self.white), ("--wavelengths", self.wavelengths)):
             if path is not None and not path.is_file():
-                raise UsageError(f"{option} {path}: no such file")
+                raise UsageError(f"{option} {path}: no such file, expected a file that exists")
         if self.method == "hsie":
             self.model_identity()
 
@@ -116,16 +120,29 @@ class HsiEnhanceFiles(FileCommand):
         return choose_format(SUFFIXES, out, self.format)
 
     def suffix_of(self, item: Item, format: str) -> str:
-        kind = self.format_of(item, format)
-        return next((suffix for suffix, name in SUFFIXES.items() if name == kind), ".npy")
+        return suffix_of(self.format_of(item, format))
 
     def format_of(self, item: Item, format: str) -> str | None:
         """The kind of an item's output."""
         return item.kind if format == SAME else format
 
+    def further_suffixes(self, item: Item, format: str) -> tuple[str, ...]:
+        kind = self.format_of(item, format)
+        if kind != "envi":
+            return (SIDE_SUFFIXES[kind],) if kind in SIDE_SUFFIXES else ()
+        own = item.companions[0].suffix if item.kind == "envi" and item.companions else ""
+        return (own or ".img",)
+
+    def check(self, item: Item) -> None:
+        if self.to_standard_output and self.format_of(item, self.format or SAME) == "envi":
+            raise UsageError("--out -: an ENVI pair is two files, expected --format npy, mat, hdf5 or tiff, or a file")
+
     def side_outputs(self) -> tuple[SideOutput, ...]:
         asked = (("preview", "--preview", self.preview), ("plot", "--plot", self.plot))
-        return tuple(SideOutput(name, option, where, ".png") for name, option, where in asked if where)
+        found = tuple(SideOutput(name, option, where, ".png") for name, option, where in asked if where)
+        if self.plot_spectra is not None and self.plot is None:
+            found += (SideOutput("plot", "--plot-spectra", None, ".png", "_spectra"),)
+        return found
 
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -146,8 +163,14 @@ class HsiEnhanceFiles(FileCommand):
             found["model_sha256"] = self.model_identity()
         for name, path in (("dark", self.dark), ("white", self.white), ("wavelengths", self.wavelengths)):
             if path is not None:
-                found[f"{name}_sha256"] = _hash(path, path.stat().st_mtime_ns)
+                found[f"{name}_sha256"] = _hash(path)
         return found
+
+    def folder_takes(self, path: Path, kind: str) -> bool:
+        # references lie beside the scans that they are for
+        references = [reference.resolve() for reference in (self.dark, self.white) if reference is not None]
+        own = {found.resolve() for found in (path, *_files_of(path))}
+        return not own.intersection(references) and super().folder_takes(path, kind)
 
     def read_settings(self, path: Path) -> dict[str, Any] | None:
         return read_settings(path)
@@ -165,31 +188,58 @@ class HsiEnhanceFiles(FileCommand):
             raise UsageError(f"--device: got {requested}, expected cpu; method {self.method} has no other device")
         return requested
 
-    def open_reader(self, path: Path, item: Item | None = None) -> Any:
-        """The cube of an item, or a reference that is read as the items are."""
-        if item is not None and item.kind is None:
+    @contextmanager
+    def open_item(self, item: Item) -> Iterator[Any]:
+        """The cube of an item; what came by standard input lies in a temporary file meanwhile."""
+        if item.kind is None:
             raise ItemError(
-                f"{path}: not a cube that this reads, expected {', '.join(sorted(self.kinds))}; "
+                f"{item.name}: not a cube that this reads, expected {', '.join(sorted(self.kinds))}; "
                 "--input-format says what it is"
             )
-        kind = self.input_format or (None if item is None else item.kind)
+        if item.path is not None:
+            with self._open(item.path, item.kind) as reader:
+                yield reader
+            return
+        if item.kind == "envi":
+            raise ItemError("-: an ENVI pair is two files and cannot come by standard input; name its header")
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"stdin{suffix_of(item.kind)}")
+            path.write_bytes(item.data or b"")
+            try:
+                with self._open(path, item.kind) as reader:
+                    yield reader
+            except ItemError as error:
+                raise ItemError(str(error).replace(str(path), "-")) from error
+
+    def open_reference(self, path: Path) -> Any:
+        """A dark or white reference; --key is asked for only where the file holds several arrays."""
+        try:
+            return open_cube(path, axis_order=self.axis_order)
+        except ItemError:
+            if self.key is None:
+                raise
+            return open_cube(path, key=self.key, axis_order=self.axis_order)
+
+    def _open(self, path: Path, kind: str) -> Any:
         return open_cube(
             path, input_format=kind, key=self.key, axis_order=self.axis_order, wavelengths=self.wavelengths
         )
 
     def estimate(self, item: Item, format: str) -> Estimate:
-        if item.path is None:
-            return Estimate()
-        with self.open_reader(item.path, item) as reader:
-            bands, rows, columns = crop_of(reader.info, self.request()).shape
+        with self.open_item(item) as reader:
+            shape = crop_of(reader.info, self.request()).shape
             itemsize = reader.info.dtype.itemsize
+        bands, rows, columns = shape
         samples = bands * rows * columns
         width = {"same": itemsize, "float32": 4, "uint16": 2}[self.dtype]
         return Estimate(
             output_bytes=samples * width,
-            seconds=round(0.5 + samples / 1e6 * SECONDS_PER_MEGASAMPLE[self.method], 1),
+            seconds=round(0.2 + samples / 1e6 * SECONDS_PER_MEGASAMPLE[self.method], 1),
             memory_bytes=self.memory,
             size=f"{columns}x{rows}, {bands} bands",
+            tiles=sum(1 for _ in row_regions(shape)),
         )
 
     def open(self, context: Context) -> HsiEnhanceWorker:
@@ -205,7 +255,8 @@ def numbers(option: str, text: str, count: int) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if len(found) != count or min(found) < 0:
-        raise UsageError(f"{option}: got {text!r}, expected {count} whole numbers from 0, such as 40,25,10"[: 200])
+        example = ",".join(("40", "25", "10")[:count])
+        raise UsageError(f"{option}: got {text!r}, expected {count} whole numbers from 0, such as {example}")
     return found
 
 
@@ -224,7 +275,7 @@ def _positive(option: str, text: str) -> float | None:
 def _range(option: str, text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    start, colon, stop = text.partition(":")
+    start, _, stop = text.partition(":")
     try:
         found = int(start), int(stop)
     except ValueError:
@@ -234,8 +285,27 @@ def _range(option: str, text: str | None) -> tuple[int, int] | None:
     return found
 
 
+def suffix_of(kind: str | None) -> str:
+    """The usual suffix of a kind of file; an item of no kind fails before it is written."""
+    return next((suffix for suffix, name in SUFFIXES.items() if name == kind), ".npy")
+
+
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """A cube file with those that belong to it, the data of an ENVI header among them."""
+    try:
+        with path.open("rb") as stream:
+            found = identify(path, stream.read(HEAD_BYTES))
+    except OSError:
+        found = None
+    return (path,) if found is None else (found.path or path, *found.companions)
+
+
+def _hash(path: Path) -> str:
+    return _hash_files(tuple((file, file.stat().st_mtime_ns) for file in _files_of(path)))
+
+
 @lru_cache(maxsize=8)
-def _hash(path: Path, modified: int) -> str:
+def _hash_files(files: tuple[tuple[Path, int], ...]) -> str:
     from attnkit.runtime.items import sha256_of
 
-    return sha256_of(path)
+    return "-".join(sha256_of(file) for file, _ in files)

@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from .source import Region
 
 
 class Journal:
     """Lines of JSON beside a partial file: what the file is bound to, then one line for each tile that is in it.
 
-    A line torn by a kill is dropped. A journal bound to other settings, another input or another method is not this
-    run's, and is begun anew.
+    A tile's line is its region and the number of its values that were clipped. A line torn by a kill is dropped. A
+    journal bound to other settings or another input is not this run's.
     """
 
-    def __init__(self, path: Path, bound: dict[str, Any]) -> None:
+    def __init__(self, path: Path, bound: Mapping[str, Any]) -> None:
         self.path = path
         self.bound = json.loads(json.dumps(bound, sort_keys=True))
         self._stream: Any = None
 
-    def read(self) -> frozenset[tuple[int, ...]] | None:
-        """Tiles done, or None where there is no journal or it belongs to something else."""
+    def read(self) -> dict[Region, int] | None:
+        """Clipped values by tile that is done; None where there is no journal or it belongs to something else."""
         try:
             lines = self.path.read_text(encoding="ascii").split("\n")
             # the last part has no line end after it: empty, or torn
             head, *rest = (json.loads(line) for line in lines[:-1])
-        except (OSError, ValueError):
+            done = {Region(*numbers): clipped for *numbers, clipped in rest}
+        except (OSError, ValueError, TypeError):
             return None
-        return frozenset(tuple(tile) for tile in rest) if head == self.bound else None
+        return done if head == self.bound else None
 
-    def start(self, done: Iterable[tuple[int, ...]] = ()) -> None:
+    def start(self, done: Mapping[Region, int]) -> None:
         """Begin the file, with the tiles that an earlier run has done."""
         self._stream = self.path.open("w", encoding="ascii")
-        for line in (self.bound, *(list(tile) for tile in sorted(done))):
-            self._write(line)
+        self._write(self.bound)
+        for region, clipped in done.items():
+            self.add(region, clipped)
 
-    def add(self, tile: tuple[int, ...]) -> None:
+    def add(self, region: Region, clipped: int) -> None:
         """A tile is in the partial file."""
-        self._write(list(tile))
+        self._write([*region.as_tuple(), clipped])
 
     def _write(self, line: Any) -> None:
         self._stream.write(json.dumps(line, sort_keys=True) + "\n")
@@ -51,9 +54,3 @@ class Journal:
             with suppress(OSError):
                 self._stream.close()
             self._stream = None
-
-    def remove(self) -> None:
-        """The cube is whole: nothing is left to go on with."""
-        self.close()
-        with suppress(OSError):
-            os.unlink(self.path)

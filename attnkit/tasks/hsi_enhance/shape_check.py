@@ -34,12 +34,12 @@ class ShapeCheck:
         self._sums[0, bands] += before.sum(axis=(1, 2), dtype=np.float64)
         self._sums[1, bands] += after.sum(axis=(1, 2), dtype=np.float64)
 
-    def record(self, band_numbers: NDArray[Any]) -> dict[str, Any]:
+    def record(self, band_numbers: NDArray[Any], masked: NDArray[np.bool_]) -> dict[str, Any]:
         """spectral_angle_deg (mean over pixels with light) and bands_changed_most: number and change of mean in %."""
         import numpy as np
 
         lengths = np.sqrt(self._before.astype(np.float64) * self._after)
-        lit = lengths > 0
+        lit = (lengths > 0) & ~masked
         cosine = np.clip(self._dot[lit] / lengths[lit], -1.0, 1.0)
         before, after = self._sums
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -47,8 +47,10 @@ class ShapeCheck:
         change[~np.isfinite(change)] = 0.0
         most = np.argsort(-np.abs(change), kind="stable")[:MOST_BANDS]
         return {
-            "spectral_angle_deg": round(float(np.degrees(np.arccos(cosine)).mean()), 3) if lit.any() else None,
+            "spectral_angle_deg": round(float(np.degrees(np.arccos(cosine)).mean()), 2) if lit.any() else None,
             "bands_changed_most": [
-                {"band": int(band_numbers[band]), "mean_change_percent": round(float(change[band]), 2)} for band in most
+                {"band": int(band_numbers[band]), "mean_change_percent": round(float(change[band]), 2)}
+                for band in most
+                if abs(change[band]) >= 0.005
             ],
         }

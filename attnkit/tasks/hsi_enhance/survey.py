@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 # samples that the white level is estimated from
 SAMPLES = 2_000_000
-# broken pixels whose spectra are interpolated; beyond, the band's mean has to do
-MOST_REPAIRS_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,12 @@ class Survey:
     """What a cube holds, in corrected units; NaN stands for samples that are not numbers or marked as missing.
 
     minimum, maximum, mean   [bands] over good samples; NaN for a band without any
-    missing, saturated       [bands] samples
+    missing                  [bands] samples
+    saturated                [bands] samples at or above full scale, as they are stored
+    largest_stored           the largest good sample as it is stored
     masked                   [rows, columns] pixels that are zero or missing in every band
     broken                   [n, 2] row and column of other pixels with missing samples
-    white_level              WHITE_PERCENTILE of the good samples of unmasked pixels
+    white_level              WHITE_PERCENTILE of the good samples of unmasked pixels and bands that are not dead
     """
 
     minimum: NDArray[np.float64]
@@ -35,6 +36,7 @@ class Survey:
     mean: NDArray[np.float64]
     missing: NDArray[np.int64]
     saturated: NDArray[np.int64]
+    largest_stored: float
     masked: NDArray[np.bool_]
     broken: NDArray[np.int64]
     white_level: float
@@ -49,10 +51,7 @@ class Survey:
     @property
     def dead(self) -> NDArray[np.bool_]:
         """[bands] that hold one value everywhere, or none, in a cube where others do not."""
-        import numpy as np
-
-        flat = np.isnan(self.minimum) | (self.minimum == self.maximum)
-        return flat & bool((~flat).any())
+        return _dead(self.minimum, self.maximum)
 
     def record(self, band_numbers: NDArray[Any]) -> dict[str, Any]:
         """Counts for the item's record; bands by their number in the file."""
@@ -72,52 +71,81 @@ class Survey:
 
 
 def survey(
-    read: Callable[[slice], NDArray[np.float32]], rows: int, chunk: int, full_scale: float | None
+    read: Callable[[slice], tuple[NDArray[np.float32], NDArray[Any]]],
+    shape: tuple[int, int, int],
+    chunk: int,
+    full_scale: float | None,
 ) -> Survey:
     """Look at every sample once.
 
-    read        a slice of rows -> corrected values [bands, rows, columns] float32, NaN where missing
-    chunk       rows at a time
-    full_scale  samples at or above are saturated; None counts none
+    read        a slice of rows -> values [bands, rows, columns], corrected with NaN where missing, and as stored
+    shape       (bands, rows, columns)
+    chunk       rows at a time; nothing but rounding depends on it
+    full_scale  stored samples at or above are saturated; None counts those at the largest value of the cube
     """
     import numpy as np
 
-    low = high = total = good_count = missing = saturated = None
-    masked, broken, samples = [], [], []
+    bands, rows, columns = shape
+    low, high = np.full(bands, np.inf), np.full(bands, -np.inf)
+    total = np.zeros(bands)
+    good_count, missing, saturated = (np.zeros(bands, np.int64) for _ in range(3))
+    top = -math.inf
+    masked, broken, samples = np.zeros((rows, columns), bool), [np.zeros((0, 2), np.int64)], []
+    step = _step(shape)
     for start in range(0, rows, chunk):
-        block = read(slice(start, min(rows, start + chunk)))
+        part = slice(start, min(rows, start + chunk))
+        block, stored = read(part)
         bad = np.isnan(block)
-        if low is None:
-            bands, _, columns = block.shape
-            low, high = np.full(bands, np.inf), np.full(bands, -np.inf)
-            total = np.zeros(bands)
-            good_count, missing, saturated = (np.zeros(bands, np.int64) for _ in range(3))
-            step = max(1, bands * rows * columns // SAMPLES)
         any_bad = bool(bad.any())
-        nothing = (bad | (block == 0)).all(axis=0)
-        masked.append(nothing)
+        nothing = masked[part] = (bad | (block == 0)).all(axis=0)
         if any_bad:
             found = np.argwhere(bad.any(axis=0) & ~nothing)
-            broken.append(found + (start, 0))
+            found[:, 0] += start
+            broken.append(found)
             missing += bad.sum(axis=(1, 2))
         low = np.minimum(low, np.where(bad, np.inf, block).min(axis=(1, 2)) if any_bad else block.min(axis=(1, 2)))
         high = np.maximum(high, np.where(bad, -np.inf, block).max(axis=(1, 2)) if any_bad else block.max(axis=(1, 2)))
         total += np.nansum(block, axis=(1, 2), dtype=np.float64)
         good_count += block[0].size - bad.sum(axis=(1, 2))
-        if full_scale is not None:
-            saturated += (block >= full_scale).sum(axis=(1, 2))
-        shown = block[:, ~nothing].ravel()[::step]
-        samples.append(shown[np.isfinite(shown)])
+        highest = float(stored[~bad].max() if any_bad else stored.max()) if not bad.all() else -math.inf
+        if full_scale is None and highest > top:
+            saturated[:] = 0
+        top = max(top, highest)
+        limit = top if full_scale is None else full_scale
+        if highest >= limit:
+            saturated += ((stored >= limit) & ~bad).sum(axis=(1, 2))
+        pixels = np.arange(start * columns, part.stop * columns)
+        chosen = (pixels % step == 0) & ~nothing.ravel()
+        samples.append(block.reshape(bands, -1)[:, chosen])
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(good_count > 0, total / good_count, np.nan)
-    sample = np.concatenate(samples)
+    minimum, maximum = (np.where(good_count > 0, end, np.nan) for end in (low, high))
+    sample = np.concatenate(samples, axis=1)[~_dead(minimum, maximum)]
+    sample = sample[np.isfinite(sample)]
     return Survey(
-        minimum=np.where(good_count > 0, low, np.nan),
-        maximum=np.where(good_count > 0, high, np.nan),
+        minimum=minimum,
+        maximum=maximum,
         mean=mean,
         missing=missing,
         saturated=saturated,
-        masked=np.concatenate(masked),
-        broken=np.concatenate(broken) if broken else np.zeros((0, 2), np.int64),
+        largest_stored=top,
+        masked=masked,
+        broken=np.concatenate(broken),
         white_level=float(np.percentile(sample, WHITE_PERCENTILE)) if sample.size else 0.0,
     )
+
+
+def _dead(minimum: NDArray[np.float64], maximum: NDArray[np.float64]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    flat = np.isnan(minimum) | (minimum == maximum)
+    return flat & bool((~flat).any())
+
+
+def _step(shape: tuple[int, int, int]) -> int:
+    """Every how many pixels one is sampled; no divisor of a row's length, so that all columns have their turn."""
+    bands, rows, columns = shape
+    step = max(1, bands * rows * columns // SAMPLES)
+    while math.gcd(step, columns) > 1:
+        step += 1
+    return step

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import ItemError, UsageError
 
-from .calibration import Correction, settle
+from .calibration import FULL_SCALES, Correction, settle
 from .cube_source import Crop, CubeSource
 from .shape_check import ShapeCheck
 from .source import Region
@@ -27,12 +27,12 @@ class EnhanceRequest:
     """How a cube is to be enhanced.
 
     method      one of methods.METHODS, with `settings` by "method.key" and, for hsie, a `model`
-    scale       stored value of full exposure, after dark and white; None lets calibration.settle decide
+    scale       value of full exposure after dark and white; None lets calibration.settle decide
     gain        how much brighter; None puts white at calibration.WHITE_LEVEL
     bad         "keep" or "interpolate": what the result holds in dead bands, missing samples and masked pixels
     bands, rows, columns    start and stop of the part to be enhanced; None is all
     memory      bytes for the whole process
-    integer     the result will be written as whole numbers
+    written     type that the result will be written in; None is float32
     """
 
     method: str = "hsie"
@@ -48,7 +48,7 @@ class EnhanceRequest:
     rows: tuple[int, int] | None = None
     columns: tuple[int, int] | None = None
     memory: int = 1_500_000_000
-    integer: bool = False
+    written: np.dtype[Any] | None = None
 
 
 class Enhancement:
@@ -66,22 +66,28 @@ class Enhancement:
         self.source = CubeSource(reader, self.crop, request.correction, info.ignore_value)
         self.working_memory = max(request.memory - BASE_MEMORY, LEAST_MEMORY)
         bands, rows, columns = self.source.shape
-        integer = info.dtype.kind in "iu"
-        chunk = max(1, min(rows, self.working_memory // 4 // (bands * columns * 4 * 4)))
-        limit = float(np.iinfo(info.dtype).max) if integer and request.correction.dark is None else None
-        if request.scale is not None:
-            limit = request.scale if limit is None else min(limit, request.scale)
-        self.found = self.source.survey(chunk, limit if request.correction.white is None else None)
-        if self.found.empty:
+        chunk = max(1, min(rows, self.working_memory // 4 // (bands * columns * 4 * 6)))
+        corrected = request.correction.dark is not None or request.correction.white is not None
+        full_scale = None if corrected else request.scale
+        if full_scale is not None and info.dtype.kind in "iu":
+            full_scale = min(full_scale, float(np.iinfo(info.dtype).max))
+        found = self.source.survey(chunk, full_scale)
+        if found.empty:
             raise ItemError(f"no finite value in {bands} bands of {columns}x{rows} pixels; nothing to enhance")
+        if full_scale is None and found.largest_stored not in usual_limits(info.dtype):
+            # the largest value of a cube is no full scale
+            found = replace(found, saturated=np.zeros_like(found.saturated))
+        self.found = found
+        written = request.written
         self.radiometry = settle(
             scale=request.scale,
             gain=request.gain,
-            white_level=self.found.white_level,
-            maximum=float(np.nanmax(self.found.maximum)),
-            integer=integer,
+            white_level=found.white_level,
+            maximum=float(np.nanmax(found.maximum[~found.dead])),
+            integer=info.dtype.kind in "iu",
             reflectance=request.correction.white is not None,
-            written_as_integer=request.integer,
+            header_scale=info.reflectance_scale,
+            largest=float(np.iinfo(written).max) if written is not None and written.kind in "iu" else None,
         )
         self.source.prepare(self.radiometry, self.found)
         self.check = ShapeCheck(self.source.shape)
@@ -136,7 +142,7 @@ class Enhancement:
         return alone if missing is None else alone | missing
 
     def stored(self, region: Region, after: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
-        """The result in the units of the file, and how many values had to be clipped to the type."""
+        """The result as it is written, and how many values had to be clipped to the type."""
         import numpy as np
 
         scale = np.float32(self.radiometry.output_scale)
@@ -145,29 +151,40 @@ class Enhancement:
         if alone is not None:
             kept = self.source.corrected(*region.slices) * np.float32(scale / self.radiometry.scale)
             values = np.where(alone, kept, values)
+        ignore = self.source.ignore_value
         if dtype.kind == "f":
-            return values.astype(dtype), 0
+            return np.where(np.isnan(values), np.float32(np.nan if ignore is None else ignore), values).astype(dtype), 0
         limits = np.iinfo(dtype)
         missing = np.isnan(values)
         if missing.any():
-            ignore = self.source.ignore_value
-            values = np.where(missing, 0.0 if ignore is None else ignore, values)
+            fits = ignore is not None and limits.min <= ignore <= limits.max
+            values = np.where(missing, np.float32(ignore if fits else 0.0), values)
         rounded = np.rint(values, dtype=np.float64)
         clipped = int(((rounded < limits.min) | (rounded > limits.max)).sum())
         return np.clip(rounded, limits.min, limits.max).astype(dtype), clipped
 
+    def from_stored(self, region: Region, stored: NDArray[Any], before: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The bright result again, from the file and the bright input; rounded as the file is."""
+        import numpy as np
+
+        after = stored.astype(np.float32) / np.float32(self.radiometry.output_scale)
+        alone = self.left_alone(region) if self.request.bad == "keep" else None
+        return after if alone is None else np.where(alone, before, after)
+
     def record(self) -> dict[str, Any]:
         """What a user has to know of the result."""
         bands, rows, columns = self.source.shape
+        facts = dict(self.facts)
+        warnings = [*self.warnings, *facts.pop("notices", ())]
         return {
             "method": self.request.method,
             "size": f"{columns}x{rows}",
             "bands": bands,
             **self.radiometry.record(),
             **self.found.record(self.crop.bands),
-            **self.check.record(self.crop.bands),
-            **self.facts,
-            **({"warnings": self.warnings} if self.warnings else {}),
+            **self.check.record(self.crop.bands, self.found.masked),
+            **facts,
+            **({"warnings": warnings} if warnings else {}),
         }
 
     def _warnings(self) -> list[str]:
@@ -182,10 +199,17 @@ class Enhancement:
         if dead:
             lines.append(f"{dead} dead bands {written}; see dead_bands in the record")
         if len(found.broken):
-            lines.append(f"{len(found.broken)} pixels with missing values {written}")
+            lines.append(f"{len(found.broken)} pixels with missing values {written}; see missing_samples in the record")
         if found.saturated.any():
             lines.append(f"{int(found.saturated.sum())} saturated values; see saturated_bands in the record")
         return lines
+
+
+def usual_limits(dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Values at which stored samples of a type usually saturate."""
+    import numpy as np
+
+    return (*FULL_SCALES, float(np.iinfo(dtype).max)) if dtype.kind in "iu" else FULL_SCALES
 
 
 def crop_of(info: Any, request: EnhanceRequest) -> Crop:
@@ -229,6 +253,7 @@ class ArrayInfo:
     dtype: np.dtype[Any]
     wavelengths_nm: tuple[float, ...] | None = None
     ignore_value: float | None = None
+    reflectance_scale: float | None = None
 
 
 class ArrayReader:
@@ -240,7 +265,8 @@ class ArrayReader:
                 f"cube: got shape {cube.shape} of {cube.dtype}, expected bands, rows, columns of real numbers"
             )
         self.cube = cube
-        self.info = ArrayInfo(*cube.shape, cube.dtype, wavelengths_nm)
+        bands, rows, columns = cube.shape
+        self.info = ArrayInfo(bands, rows, columns, cube.dtype, wavelengths_nm)
 
     def read(self, bands: Any, rows: slice, columns: slice) -> NDArray[Any]:
         return self.cube[bands, rows, columns]

@@ -15,8 +15,7 @@ def settled(**changed):
         "white_level": 60.0,
         "maximum": 300.0,
         "integer": True,
-        "reflectance": False,
-        "written_as_integer": True,
+        "largest": 65535.0,
     }
     return settle(**{**options, **changed})
 
@@ -46,7 +45,19 @@ def test_auto_gain_puts_white_at_nine_tenths_and_never_darkens():
 
 def test_whole_numbers_of_reflectance_are_written_times_ten_thousand():
     assert settled(reflectance=True).output_scale == 10_000
-    assert settled(reflectance=True, written_as_integer=False).output_scale == 1.0
+    assert settled(reflectance=True, largest=None).output_scale == 1.0
+    assert settled(reflectance=True, largest=255.0).output_scale == 255.0
+    shares = settled(integer=False, maximum=1.2)
+    assert (shares.scale, shares.output_scale, shares.reflectance_scale) == (1.0, 10_000, 10_000)
+    # whole numbers of a small scale stay what they are
+    assert settled(scale=100.0).output_scale == 100.0
+
+
+def test_a_header_that_tells_the_scale_of_reflectance_is_believed():
+    radiometry = settled(header_scale=10_000.0)
+    assert (radiometry.scale, radiometry.output_scale, radiometry.reflectance_scale) == (10_000, 10_000, 10_000)
+    assert settled(header_scale=10_000.0, scale=4095.0).scale == 4095
+    assert settled(maximum=1e6).scale == 1e6 and settled(maximum=1e6).output_scale == 65535
 
 
 def test_dark_and_white_give_reflectance_for_each_band_and_column():
@@ -111,7 +122,7 @@ def test_holes_are_filled_along_the_spectrum_and_dead_bands_between_their_neighb
     source = source_of(cube)
     found = source.survey(2, None)
     source.prepare(settle(scale=1.0, gain=2.0, white_level=1.0, maximum=77.0, integer=False, reflectance=False,
-                          written_as_integer=False), found)  # fmt: skip
+                          ), found)  # fmt: skip
     whole = source.read(slice(None), slice(None), slice(None))
     np.testing.assert_allclose(whole[2], 6.0, atol=5e-3)
     assert whole[4, 0, 0] == pytest.approx(2 * cube[4, 0, 0])
@@ -122,3 +133,38 @@ def test_the_ignore_value_marks_missing_samples():
     cube = np.full((2, 3, 3), 5, np.int16)
     cube[0, 0, 0] = -9999
     assert np.isnan(source_of(cube, ignore=-9999.0).corrected(slice(None), slice(None), slice(None))).sum() == 1
+
+
+def test_nothing_of_a_survey_but_rounding_depends_on_the_rows_read_at_a_time():
+    rng = np.random.default_rng(3)
+    cube = rng.integers(1, 4000, (4, 13, 9)).astype(np.uint16)
+    cube[1, 5, 5] = cube[2, 11, 0] = 4095
+    whole, rows = source_of(cube).survey(13, None), source_of(cube).survey(2, None)
+    assert whole.white_level == rows.white_level and whole.largest_stored == rows.largest_stored == 4095
+    assert whole.saturated.tolist() == rows.saturated.tolist() == [0, 1, 1, 0]
+    np.testing.assert_allclose(whole.mean, rows.mean)
+
+
+def test_a_stuck_band_does_not_set_the_white_level():
+    cube = np.random.default_rng(4).uniform(1, 50, (3, 20, 20)).astype(np.float32)
+    cube[1] = 60_000.0
+    assert source_of(cube).survey(7, None).white_level < 50
+
+
+def test_broken_pixels_beside_dead_and_masked_ones_are_filled_from_what_is_good():
+    cube = np.broadcast_to(np.arange(1, 7, dtype=np.float32)[:, None, None], (6, 4, 4)).copy()
+    cube += np.random.default_rng(2).uniform(0, 1e-3, cube.shape).astype(np.float32)
+    cube[2] = 900.0
+    cube[:, 0, 0] = 0.0
+    cube[2, 0, 0] = 900.0
+    cube[:2, 1, 1] = np.nan
+    cube[3:, 1, 1] = np.nan
+    cube[3, 2, 2] = np.nan
+    source = source_of(cube)
+    found = source.survey(2, None)
+    source.prepare(settled(scale=1.0, gain=1.0, integer=False), found)
+    whole = source.read(slice(None), slice(None), slice(None))
+    # nothing but the dead band is left of this pixel
+    np.testing.assert_allclose(whole[:, 1, 1], whole.reshape(6, -1).mean(axis=1), rtol=0.3)
+    np.testing.assert_allclose(whole[:, 2, 2], np.arange(1, 7), atol=5e-3)
+    np.testing.assert_array_equal(source.read([1, 4], slice(2, 4), slice(1, 3)), whole[[1, 4], 2:4, 1:3])
