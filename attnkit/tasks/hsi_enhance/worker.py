@@ -185,7 +185,7 @@ class Shown:
     def __init__(self, command: HsiEnhanceFiles, enhancement: Enhancement) -> None:
         import numpy as np
 
-        from attnkit.cubes.preview import preview_bands
+        from attnkit.cubes.preview import BLUE_NM, RED_NM, preview_bands
 
         self.scale = enhancement.radiometry.output_scale
         self.crop = enhancement.crop
@@ -198,6 +198,8 @@ class Shown:
                 given = numbers("--preview-bands", command.preview_bands, 3)
                 wanted = tuple(self._inside("--preview-bands", band, "bands", self.crop.band_range) for band in given)
             self.bands = preview_bands(bands, self.wavelengths, wanted)
+            seen = self.wavelengths is not None and min(self.wavelengths) <= BLUE_NM and max(self.wavelengths) >= RED_NM
+            self.true_colour = wanted is None and seen
             self.planes = {band: np.zeros((rows, columns), np.float32) for band in self.bands}
         self.pixel = (rows // 2, columns // 2)
         if command.plot_spectra is not None:
@@ -232,7 +234,9 @@ class Shown:
         from attnkit.cubes.preview import stretch
         from attnkit.pictures import encode_picture
 
-        picture = stretch(np.stack([self.planes[band] for band in self.bands], axis=-1))
+        planes = [self.planes[band] for band in self.bands]
+        # false colours have no common brightness
+        picture = stretch(np.stack(planes, -1)) if self.true_colour else np.stack([stretch(one) for one in planes], -1)
         return encode_picture(picture, format="png", depth=8, settings=settings)
 
     def plot(self, settings: dict[str, Any]) -> bytes:
