@@ -110,7 +110,7 @@ def cube_axes(shape: Sequence[int], order: str | None, where: str) -> tuple[str,
     """Names of an array's axes; two axes are one band. CubeError for another number of axes or an empty array."""
     shape = tuple(shape)
     if len(shape) == 2:
-        names = ONE_BAND
+        names: tuple[str, ...] = ONE_BAND
     elif len(shape) == 3:
         names = axes_of(order or DEFAULT_AXIS_ORDER)
     else:
@@ -120,9 +120,15 @@ def cube_axes(shape: Sequence[int], order: str | None, where: str) -> tuple[str,
     return names
 
 
-def sizes_of(shape: Sequence[int], axes: tuple[str, ...]) -> dict[str, int]:
+def sizes_of(shape: Sequence[int], axes: tuple[str, ...]) -> dict[str, Any]:
     """Bands, rows and columns of an array of these axes, by name."""
     return {"bands": 1, **dict(zip(axes, map(int, shape), strict=True))}
+
+
+def shape_of(info: CubeInfo, axes: tuple[str, ...]) -> tuple[int, ...]:
+    """Shape of the cube as an array of these axes."""
+    sizes = {"bands": info.bands, "rows": info.rows, "columns": info.columns}
+    return tuple(sizes[name] for name in axes)
 
 
 def check_dtype(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +60,11 @@ def _shift(extra: dict[str, Any], row: int, column: int) -> None:
     """Move the origin of all that counts pixels to (row, column)."""
     for name, step in (("x start", column), ("y start", row)):
         if name in extra:
-            _change(extra, name, lambda text, step=step: _text(float(text) + step))
+            moved = _moved([extra[name]], [-step])
+            if moved is None:
+                del extra[name]
+            else:
+                extra[name] = moved[0]
     map_info = extra.get("map info")
     if isinstance(map_info, list) and len(map_info) > 2:
         # projection, then the tie point's column and row, counted from 1
@@ -80,19 +84,12 @@ def _shift(extra: dict[str, Any], row: int, column: int) -> None:
     extra.pop("rpc info", None)
 
 
-def _change(extra: dict[str, Any], name: str, change: Callable[[str], str]) -> None:
-    try:
-        extra[name] = change(extra[name])
-    except (TypeError, ValueError):
-        del extra[name]
-
-
 def _moved(values: Sequence[str], steps: Sequence[int]) -> list[str] | None:
     try:
         return [
             value if step == 0 else _text(float(value) - step) for value, step in zip(values, steps, strict=True)
         ]
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 

@@ -21,8 +21,7 @@ SUFFIXES = {
     ".tiff": "tiff",
 }
 HDF5_START = b"\x89HDF\r\n\x1a\n"
-# an HDF5 file may begin with a block of someone else's
-HDF5_OFFSETS = (512, 1024, 2048, 4096)
+HDF5_OFFSETS = (0, 512, 1024, 2048, 4096)
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -46,12 +45,13 @@ def sniff(head: bytes, path: Path | None = None) -> str | None:
         return "mat" if suffix == ".mat" else "hdf5"
     if head.startswith(TIFF_STARTS):
         return "tiff"
-    if path is not None and suffix in SUFFIXES and _hdf5_inside(path):
+    if path is not None and suffix in SUFFIXES and holds_hdf5(path):
         return "mat" if suffix == ".mat" else "hdf5"
     return "mat" if suffix == ".mat" else None
 
 
-def _hdf5_inside(path: Path) -> bool:
+def holds_hdf5(path: Path) -> bool:
+    """Whether HDF5 is inside, at the start or behind a block of someone else's, as in MATLAB files of version 7.3."""
     try:
         with path.open("rb") as stream:
             for offset in HDF5_OFFSETS:

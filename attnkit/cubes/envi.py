@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cube import CubeError, CubeInfo, check_dtype
+from .cube import CubeError, CubeInfo, check_dtype, shape_of
 from .envi_files import DATA_SUFFIXES, MOST_HEADER_BYTES, data_file, header_of, is_header
 from .facts import described
 from .tiles import CubeReader, CubeWriter, check_size, map_written
@@ -17,7 +17,11 @@ from .tiles import CubeReader, CubeWriter, check_size, map_written
 if TYPE_CHECKING:
     import numpy as np
 
-INTERLEAVES = {"bsq": ("bands", "rows", "columns"), "bil": ("rows", "bands", "columns"), "bip": ("rows", "columns", "bands")}
+INTERLEAVES = {
+    "bsq": ("bands", "rows", "columns"),
+    "bil": ("rows", "bands", "columns"),
+    "bip": ("rows", "columns", "bands"),
+}
 TYPES = {
     1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u2", 13: "u4", 14: "i8", 15: "u8",
 }  # fmt: skip
@@ -57,7 +61,7 @@ def read_header(path: Path) -> dict[str, Any]:
                 copy.write_text(_decoded(content), encoding="utf-8")
                 return spy.read_envi_header(str(copy))
         except (spy.EnviException, UnicodeDecodeError) as error:
-            raise CubeError(f"{path}: not an ENVI header that can be read ({error}); check for unclosed braces") from error
+            raise CubeError(f"{path}: no ENVI header that can be read ({error}); check for unclosed braces") from error
 
 
 def _decoded(content: bytes) -> str:
@@ -114,7 +118,7 @@ def _check_kind(path: Path, header: dict[str, Any]) -> None:
     if "library" in kind.lower():
         raise CubeError(f"{path}: file type {kind}: spectra without a place, expected an image; name a cube instead")
     if not kind.lower().startswith("envi") or "meta" in kind.lower():
-        raise CubeError(f"{path}: file type {kind}, expected ENVI Standard; name the data file itself if it is TIFF or HDF5")
+        raise CubeError(f"{path}: file type {kind}, expected ENVI Standard; if it is TIFF or HDF5, name the data file")
     if _whole(path, header, "file compression", 0):
         raise CubeError(f"{path}: file compression is on, expected plain data; decompress it first")
     for name in ("major frame offsets", "minor frame offsets"):
@@ -179,13 +183,9 @@ def open_envi(path: Path) -> CubeReader:
         raise CubeError(f"{data}: named {hint}, its header says interleave {info.interleave}; correct the wrong one")
     said = f"its header says {info.columns}x{info.rows} pixels, {info.bands} bands of {info.dtype}"
     check_size(data, offset + info.rows * info.columns * info.bands * info.dtype.itemsize, said)
-    array = np.memmap(data, _stored_dtype(info, info.dtype), "r", offset=offset, shape=_shape(info))
-    return CubeReader(info, array, INTERLEAVES[info.interleave or "bsq"])
-
-
-def _shape(info: CubeInfo) -> tuple[int, ...]:
-    sizes = {"bands": info.bands, "rows": info.rows, "columns": info.columns}
-    return tuple(sizes[name] for name in INTERLEAVES[info.interleave or "bsq"])
+    axes = INTERLEAVES[info.interleave or "bsq"]
+    array = np.memmap(data, _stored_dtype(info, info.dtype), "r", offset=offset, shape=shape_of(info, axes))
+    return CubeReader(info, array, axes)
 
 
 def _stored_dtype(info: CubeInfo, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -193,18 +193,24 @@ def _stored_dtype(info: CubeInfo, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def create_envi(
-    path: Path, info: CubeInfo, *, dtype: np.dtype[Any], settings: dict[str, Any], history: str, data: Path, resume: bool
+    path: Path,
+    info: CubeInfo,
+    *,
+    dtype: np.dtype[Any],
+    settings: dict[str, Any],
+    history: str,
+    data: Path,
+    resume: bool,
 ) -> CubeWriter:
     """Begin a pair: the data file is mapped at its full size, the header is written to `path` by `close`."""
     import numpy as np
 
     code = next((code for code, name in TYPES.items() if np.dtype(name) == dtype), None)
     if code is None:
-        raise CubeError(f"{path}: ENVI has no type for {dtype}; expected --dtype float32 or uint16, or another --format")
-    array = map_written(data, _stored_dtype(info, dtype), _shape(info), resume=resume)
-    return CubeWriter(
-        array, INTERLEAVES[info.interleave or "bsq"], info, lambda: write_header(path, info, code, settings, history)
-    )
+        raise CubeError(f"{path}: ENVI has no type for {dtype}; give --dtype float32 or uint16, or another --format")
+    axes = INTERLEAVES[info.interleave or "bsq"]
+    array = map_written(data, _stored_dtype(info, dtype), shape_of(info, axes), resume=resume)
+    return CubeWriter(array, axes, info, lambda: write_header(path, info, code, settings, history))
 
 
 def write_header(path: Path, info: CubeInfo, code: int, settings: dict[str, Any], history: str) -> None:
@@ -248,6 +254,7 @@ def _encodable(value: Any) -> Any:
 
 def _exact(value: float) -> str:
     """A number as short as it can be said exactly."""
+    value = float(value)
     return str(int(value)) if abs(value) < 1e15 and value.is_integer() else repr(value)
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cube import DEFAULT_AXIS_ORDER, CubeError, CubeInfo, check_dtype, cube_axes, sizes_of, stored_axes
+from .cube import DEFAULT_AXIS_ORDER, CubeError, CubeInfo, check_dtype, cube_axes, shape_of, sizes_of, stored_axes
 from .facts import facts_text, read_facts, with_facts
 from .tiles import CubeReader, CubeWriter, check_size, map_written
 
@@ -79,12 +79,18 @@ def npy_prefix(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 def create_npy(
-    path: Path, info: CubeInfo, *, dtype: np.dtype[Any], settings: dict[str, Any], history: str, side: Path, resume: bool
+    path: Path,
+    info: CubeInfo,
+    *,
+    dtype: np.dtype[Any],
+    settings: dict[str, Any],
+    history: str,
+    side: Path,
+    resume: bool,
 ) -> CubeWriter:
     """Begin an array file; its facts are written to `side` by `close`."""
     axes = stored_axes(info)
-    sizes = sizes_of((info.bands, info.rows, info.columns), ("bands", "rows", "columns"))
-    shape = tuple(sizes[name] for name in axes)
+    shape = shape_of(info, axes)
     array = map_written(path, dtype, shape, prefix=npy_prefix(dtype, shape), resume=resume)
     order = ",".join(axes)
     text = facts_text(info, settings, history, axis_order=None if order == DEFAULT_AXIS_ORDER else order)

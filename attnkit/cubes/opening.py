@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import UsageError
 
-from .cube import AXES, DEFAULT_AXIS_ORDER, CubeError, CubeInfo, axes_of
-from .detect import SUFFIXES, identify
+from .cube import DEFAULT_AXIS_ORDER, CubeError, CubeInfo, axes_of
+from .detect import SUFFIXES, holds_hdf5, identify
+from .facts import settings_of
 from .tiles import CubeReader, CubeWriter
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 KINDS = tuple(dict.fromkeys(SUFFIXES.values()))
 # the further file of an output, beside its main one
 SIDE_SUFFIXES = {"npy": ".npy.json"}
+# a TIFF of many bands is mostly wanted band by band
+PLANES = "bands,rows,columns"
 
 
 def open_cube(
@@ -61,7 +64,7 @@ def _kind(path: Path) -> str:
     with path.open("rb") as stream:
         identity = identify(path, stream.read(512))
     if identity is None:
-        raise CubeError(f"{path}: not a cube that this reads, expected {', '.join(KINDS)}; --input-format says what it is")
+        raise CubeError(f"{path}: no cube that this reads, expected {', '.join(KINDS)}; --input-format says which")
     return identity.kind
 
 
@@ -74,6 +77,22 @@ def _open(kind: str, path: Path, key: str | None, axis_order: str | None) -> Cub
         from .npy import open_npy
 
         return open_npy(path, axis_order=axis_order)
+    if kind == "npz":
+        from .npz import open_npz
+
+        return open_npz(path, key=key, axis_order=axis_order)
+    if kind == "tiff":
+        from .tiff import open_tiff
+
+        return open_tiff(path, axis_order=axis_order)
+    if kind == "hdf5" or (kind == "mat" and holds_hdf5(path)):
+        from .hdf5 import open_hdf5
+
+        return open_hdf5(path, kind=kind, key=key, axis_order=axis_order)
+    if kind == "mat":
+        from .mat import open_mat5
+
+        return open_mat5(path, key=key, axis_order=axis_order)
     raise UsageError(f"--input-format: got {kind}, expected one of {', '.join(KINDS)}")
 
 
@@ -82,15 +101,33 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     with suppress(CubeError, OSError, ValueError):
         kind = _kind(path)
         if kind == "envi":
-            from .envi import read_settings as of_envi
+            from .envi import read_settings as settings_of_envi
 
-            return of_envi(path)
-        if kind == "npy":
-            from .facts import settings_of
-            from .npy import side_facts
-
-            return settings_of(side_facts(path))
+            return settings_of_envi(path)
+        return settings_of(_facts(kind, path))
     return None
+
+
+def _facts(kind: str, path: Path) -> dict[str, Any]:
+    if kind == "npy":
+        from .npy import side_facts
+
+        return side_facts(path)
+    if kind == "npz":
+        from .npz import npz_facts
+
+        return npz_facts(path)
+    if kind == "tiff":
+        from .tiff import tiff_facts
+
+        return tiff_facts(path)
+    if kind == "hdf5" or holds_hdf5(path):
+        from .hdf5 import hdf5_facts
+
+        return hdf5_facts(path)
+    from .mat import mat5_facts
+
+    return mat5_facts(path)
 
 
 def create_cube(
@@ -117,9 +154,11 @@ def create_cube(
     import numpy as np
 
     if format != info.kind:
-        info = replace(info, key=None, version=None, axis_order=DEFAULT_AXIS_ORDER, interleave=None, big_endian=False)
+        order = PLANES if format == "tiff" else DEFAULT_AXIS_ORDER
+        info = replace(info, key=None, version=None, axis_order=order, interleave=None, big_endian=False)
         info = replace(info, kind=format)
-    common: dict[str, Any] = {"dtype": np.dtype(dtype), "settings": dict(settings), "history": history, "resume": resume}
+    dtype = np.dtype(dtype)
+    common: dict[str, Any] = {"dtype": dtype, "settings": dict(settings), "history": history, "resume": resume}
     if format == "envi":
         from .envi import create_envi
 
@@ -128,6 +167,23 @@ def create_cube(
         from .npy import create_npy, side_file
 
         return create_npy(path, info, side=data_path or side_file(path), **common)
+    if format == "npz":
+        from .npz import create_npz
+
+        return create_npz(path, info, **common)
+    if format == "tiff":
+        from .tiff import create_tiff
+
+        return create_tiff(path, info, **common)
+    if format == "mat":
+        from .mat import MOST_BYTES, create_mat5
+
+        if info.version != "7.3" and info.bands * info.rows * info.columns * dtype.itemsize <= MOST_BYTES:
+            return create_mat5(path, info, **common)
+    if format in ("hdf5", "mat"):
+        from .hdf5 import create_hdf5
+
+        return create_hdf5(path, info, **common)
     raise UsageError(f"--format: got {format}, expected one of {', '.join(KINDS)}")
 
 

@@ -38,7 +38,7 @@ def preview_bands(
     if wavelengths_nm is not None:
         if min(wavelengths_nm) <= BLUE_NM and max(wavelengths_nm) >= RED_NM:
             red, green, blue = (
-                min(order, key=lambda band: abs(wavelengths_nm[band] - nm))  # noqa: B023
+                min(order, key=lambda band: abs(wavelengths_nm[band] - nm))
                 for nm in TRUE_COLOUR_NM
             )
             return red, green, blue
