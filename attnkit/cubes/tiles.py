@@ -126,7 +126,7 @@ def chosen_of(parts: Sequence[Any], shape: Sequence[int]) -> list[Any]:
 def laid(block: Any, axes: tuple[str, ...]) -> Any:
     """[bands, rows, columns] seen as an array of these axes."""
     if "bands" not in axes:
-        return block[0]
+        return block[0] if axes == ("rows", "columns") else block[0].T
     return block.transpose([AXES.index(name) for name in axes])
 
 
