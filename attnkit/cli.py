@@ -72,6 +72,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
                 "Score tone-mapped pictures or methods with TMQI",
                 imports=("cv2", "numba", "scipy", "safetensors"),
             ),
+            "hsi-enhance": Entry(
+                "attnkit.commands.eval_hsi_enhance:eval_hsi_enhance",
+                "Score enhanced hyperspectral cubes or methods",
+                imports=("cv2", "scipy", "h5py", "spectral", "PIL", "safetensors"),
+            ),
         },
     ),
     "doctor": Entry("attnkit.commands.doctor:doctor", "Say what runs here, and what is missing for the rest"),

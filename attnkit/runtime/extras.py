@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-EXTRAS: dict[str, tuple[str, ...]] = {"cluster": ("dask", "distributed")}
+EXTRAS: dict[str, tuple[str, ...]] = {"cluster": ("dask", "distributed"), "all": ("sklearn",)}
 
 
 def extra_of(module: str) -> str | None:
