@@ -43,6 +43,13 @@ class Correction:
     dark: Reference | None = None
     white: Reference | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether a white reference is above the dark one anywhere."""
+        if self.white is None:
+            return True
+        return bool((self.white.values > (0 if self.dark is None else self.dark.values)).any())
+
     def apply(self, block: NDArray[np.float32], bands: NDArray[Any], columns: slice) -> NDArray[np.float32]:
         """Correct a block [bands, rows, columns] in place; a white that is not above the dark gives NaN."""
         import numpy as np

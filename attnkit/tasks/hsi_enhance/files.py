@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnkit.cubes import SIDE_SUFFIXES, SUFFIXES, identify, open_cube, read_settings, sniff
+from attnkit.cubes.cube import axes_of
 from attnkit.runtime.command import FileCommand, choose_format
 from attnkit.runtime.discovery import HEAD_BYTES
 from attnkit.runtime.errors import ItemError, UsageError
@@ -76,6 +77,8 @@ class HsiEnhanceFiles(FileCommand):
         check_settings(self.own_settings)
         if self.model is not None and not has_model(self.method):
             raise UsageError(f"--model: method {self.method} uses no model, expected --method hsie")
+        if self.axis_order is not None:
+            axes_of(self.axis_order)
         if self.preview_bands is not None:
             numbers("--preview-bands", self.preview_bands, 3)
             if self.preview is None:

@@ -22,12 +22,12 @@ SAMPLES = 2_000_000
 class Survey:
     """What a cube holds, in corrected units; NaN stands for samples that are not numbers or marked as missing.
 
-    minimum, maximum, mean   [bands] over good samples; NaN for a band without any
+    minimum, maximum, mean   [bands] over good samples of unmasked pixels; NaN for a band without any
     missing                  [bands] samples
     saturated                [bands] samples at or above full scale, as they are stored
     largest_stored           the largest good sample as it is stored
     masked                   [rows, columns] pixels that are zero or missing in every band
-    broken                   [n, 2] row and column of other pixels with missing samples
+    broken                   [n, 2] row and column of other pixels with missing samples, in bands that have others
     white_level              WHITE_PERCENTILE of the good samples of unmasked pixels and bands that are not dead
     """
 
@@ -90,7 +90,7 @@ def survey(
     total = np.zeros(bands)
     good_count, missing, saturated = (np.zeros(bands, np.int64) for _ in range(3))
     top = -math.inf
-    masked, broken, samples = np.zeros((rows, columns), bool), [np.zeros((0, 2), np.int64)], []
+    masked, holes, samples = np.zeros((rows, columns), bool), np.zeros((rows, columns), np.int32), []
     step = _step(shape)
     for start in range(0, rows, chunk):
         part = slice(start, min(rows, start + chunk))
@@ -99,14 +99,8 @@ def survey(
         any_bad = bool(bad.any())
         nothing = masked[part] = (bad | (block == 0)).all(axis=0)
         if any_bad:
-            found = np.argwhere(bad.any(axis=0) & ~nothing)
-            found[:, 0] += start
-            broken.append(found)
+            holes[part] = bad.sum(axis=0)
             missing += bad.sum(axis=(1, 2))
-        low = np.minimum(low, np.where(bad, np.inf, block).min(axis=(1, 2)) if any_bad else block.min(axis=(1, 2)))
-        high = np.maximum(high, np.where(bad, -np.inf, block).max(axis=(1, 2)) if any_bad else block.max(axis=(1, 2)))
-        total += np.nansum(block, axis=(1, 2), dtype=np.float64)
-        good_count += block[0].size - bad.sum(axis=(1, 2))
         highest = float(stored[~bad].max() if any_bad else stored.max()) if not bad.all() else -math.inf
         if full_scale is None and highest > top:
             saturated[:] = 0
@@ -117,6 +111,15 @@ def survey(
         pixels = np.arange(start * columns, part.stop * columns)
         chosen = (pixels % step == 0) & ~nothing.ravel()
         samples.append(block.reshape(bands, -1)[:, chosen])
+        out = bad | nothing if any_bad or nothing.any() else None
+        low = np.minimum(low, (block if out is None else np.where(out, np.inf, block)).min(axis=(1, 2)))
+        high = np.maximum(high, (block if out is None else np.where(out, -np.inf, block)).max(axis=(1, 2)))
+        total += (block if out is None else np.where(out, 0, block)).sum(axis=(1, 2), dtype=np.float64)
+        good_count += block[0].size - (0 if out is None else out.sum(axis=(1, 2)))
+    if masked.all():
+        # what is left is zero
+        good_count = rows * columns - missing
+        low, high = np.zeros(bands), np.zeros(bands)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(good_count > 0, total / good_count, np.nan)
     minimum, maximum = (np.where(good_count > 0, end, np.nan) for end in (low, high))
@@ -130,7 +133,7 @@ def survey(
         saturated=saturated,
         largest_stored=top,
         masked=masked,
-        broken=np.concatenate(broken),
+        broken=np.argwhere((holes > (good_count == 0).sum()) & ~masked),
         white_level=float(np.percentile(sample, WHITE_PERCENTILE)) if sample.size else 0.0,
     )
 

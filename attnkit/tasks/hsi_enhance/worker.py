@@ -62,12 +62,17 @@ class HsiEnhanceWorker:
         return info.dtype if self.command.dtype == "same" else np.dtype(self.command.dtype)
 
     def _correction(self, info: Any) -> Correction:
+        command = self.command
         references = {
-            name: read_reference(f"--{name}", path, self.command.open_reference, info.bands, info.columns)
-            for name, path in (("dark", self.command.dark), ("white", self.command.white))
+            name: read_reference(f"--{name}", path, command.open_reference, info.bands, info.columns)
+            for name, path in (("dark", command.dark), ("white", command.white))
             if path is not None
         }
-        return Correction(**references)
+        correction = Correction(**references)
+        if not correction.usable:
+            dark = "0" if command.dark is None else f"--dark {command.dark}"
+            raise ItemError(f"--white {command.white}: nowhere above {dark}, expected a bright panel; are they mixed up?")
+        return correction
 
 
 class Writing:
