@@ -21,6 +21,7 @@ SUFFIXES = {
     ".tiff": "tiff",
 }
 HDF5_START = b"\x89HDF\r\n\x1a\n"
+MATLAB_73_START = b"MATLAB 7.3"
 HDF5_OFFSETS = (0, 512, 1024, 2048, 4096)
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -39,7 +40,7 @@ def sniff(head: bytes, path: Path | None = None) -> str | None:
     if head.startswith(b"PK\x03\x04"):
         name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if name.endswith(b".npy") else None
-    if head.startswith(b"MATLAB "):
+    if head.startswith((b"MATLAB 5", MATLAB_73_START)):
         return "mat"
     if head.startswith(HDF5_START):
         return "mat" if suffix == ".mat" else "hdf5"
@@ -54,6 +55,8 @@ def holds_hdf5(path: Path) -> bool:
     """Whether HDF5 is inside, at the start or behind a block of someone else's, as in MATLAB files of version 7.3."""
     try:
         with path.open("rb") as stream:
+            if stream.read(len(MATLAB_73_START)) == MATLAB_73_START:
+                return True
             for offset in HDF5_OFFSETS:
                 stream.seek(offset)
                 if stream.read(len(HDF5_START)) == HDF5_START:

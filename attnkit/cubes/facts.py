@@ -55,6 +55,14 @@ def settings_of(facts: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def with_facts(info: CubeInfo, facts: Mapping[str, Any]) -> CubeInfo:
     """`info` with what the facts add; lists that do not fit its bands are left out."""
+    try:
+        return _with_facts(info, facts)
+    except (TypeError, ValueError):
+        # someone has changed them by hand
+        return info
+
+
+def _with_facts(info: CubeInfo, facts: Mapping[str, Any]) -> CubeInfo:
 
     def per_band(name: str) -> tuple[float, ...] | None:
         values = facts.get(name)

@@ -213,7 +213,7 @@ def _begin(
                 row.attrs[MATLAB_CLASS] = np.bytes_("double")
         else:
             file[FACTS] = np.bytes_(text)
-            if wavelengths is not None and WAVELENGTHS != key:
+            if wavelengths is not None and key != WAVELENGTHS:
                 file[WAVELENGTHS] = wavelengths
                 if info.wavelength_units:
                     file[WAVELENGTHS].attrs["units"] = info.wavelength_units

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import UsageError
+from attnkit.runtime.items import Identity
 
 from .cube import DEFAULT_AXIS_ORDER, CubeError, CubeInfo, axes_of
 from .detect import SUFFIXES, holds_hdf5, identify
 from .facts import settings_of
+from .npy import SIDE_SUFFIX
+from .tiff import PLANES
 from .tiles import CubeReader, CubeWriter
 
 if TYPE_CHECKING:
@@ -20,9 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = tuple(dict.fromkeys(SUFFIXES.values()))
 # the further file of an output, beside its main one
-SIDE_SUFFIXES = {"npy": ".npy.json"}
-# a TIFF of many bands is mostly wanted band by band
-PLANES = "bands,rows,columns"
+SIDE_SUFFIXES = {"npy": ".npy" + SIDE_SUFFIX}
 
 
 def open_cube(
@@ -44,10 +45,10 @@ def open_cube(
     if axis_order is not None:
         axes_of(axis_order)
     try:
-        kind = input_format or _kind(path)
-        reader = _open(kind, path, key, axis_order)
+        reader = _open(input_format or _identity(path).kind, path, key, axis_order)
     except OSError as error:
         raise CubeError(f"cannot read {path}: {error.strerror or error}") from error
+    reader.name = str(path)
     if wavelengths is not None:
         from .wavelengths import read_wavelengths
 
@@ -60,12 +61,12 @@ def open_cube(
     return reader
 
 
-def _kind(path: Path) -> str:
+def _identity(path: Path) -> Identity:
     with path.open("rb") as stream:
         identity = identify(path, stream.read(512))
     if identity is None:
         raise CubeError(f"{path}: no cube that this reads, expected {', '.join(KINDS)}; --input-format says which")
-    return identity.kind
+    return identity
 
 
 def _open(kind: str, path: Path, key: str | None, axis_order: str | None) -> CubeReader:
@@ -99,12 +100,12 @@ def _open(kind: str, path: Path, key: str | None, axis_order: str | None) -> Cub
 def read_settings(path: Path) -> dict[str, Any] | None:
     """The settings stored in an output of attnkit, or None where a file holds none or cannot be read."""
     with suppress(CubeError, OSError, ValueError):
-        kind = _kind(path)
-        if kind == "envi":
+        identity = _identity(path)
+        if identity.kind == "envi":
             from .envi import read_settings as settings_of_envi
 
-            return settings_of_envi(path)
-        return settings_of(_facts(kind, path))
+            return settings_of_envi(identity.path or path)
+        return settings_of(_facts(identity.kind, path))
     return None
 
 
@@ -154,19 +155,31 @@ def create_cube(
     import numpy as np
 
     if format != info.kind:
+        # a TIFF of many bands is mostly wanted band by band
         order = PLANES if format == "tiff" else DEFAULT_AXIS_ORDER
         info = replace(info, key=None, version=None, axis_order=order, interleave=None, big_endian=False)
         info = replace(info, kind=format)
     dtype = np.dtype(dtype)
     common: dict[str, Any] = {"dtype": dtype, "settings": dict(settings), "history": history, "resume": resume}
+    data = data_path or path.with_suffix(".img")
+    side = data_path or path.with_name(path.name + SIDE_SUFFIX)
+    try:
+        return _create(path, info, format, data, side, common)
+    except OSError:
+        if not resume:
+            (data if format == "envi" else path).unlink(missing_ok=True)
+        raise
+
+
+def _create(path: Path, info: CubeInfo, format: str, data: Path, side: Path, common: dict[str, Any]) -> CubeWriter:
     if format == "envi":
         from .envi import create_envi
 
-        return create_envi(path, info, data=data_path or path.with_suffix(".img"), **common)
+        return create_envi(path, info, data=data, **common)
     if format == "npy":
-        from .npy import create_npy, side_file
+        from .npy import create_npy
 
-        return create_npy(path, info, side=data_path or side_file(path), **common)
+        return create_npy(path, info, side=side, **common)
     if format == "npz":
         from .npz import create_npz
 
@@ -178,7 +191,7 @@ def create_cube(
     if format == "mat":
         from .mat import MOST_BYTES, create_mat5
 
-        if info.version != "7.3" and info.bands * info.rows * info.columns * dtype.itemsize <= MOST_BYTES:
+        if info.version != "7.3" and info.bands * info.rows * info.columns * common["dtype"].itemsize <= MOST_BYTES:
             return create_mat5(path, info, **common)
     if format in ("hdf5", "mat"):
         from .hdf5 import create_hdf5

@@ -215,7 +215,7 @@ def _no_data(value: float | None, dtype: np.dtype[Any]) -> str | None:
     if value is None:
         return None
     if dtype.kind == "f":
-        return repr(float(value)) if math.isnan(value) or abs(value) <= np.finfo(dtype).max else None
+        return repr(float(value)) if math.isnan(value) or abs(value) <= float(np.finfo(dtype).max) else None
     limits = np.iinfo(dtype)
     return str(int(value)) if limits.min <= value <= limits.max and float(value).is_integer() else None
 

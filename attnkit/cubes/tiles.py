@@ -25,7 +25,8 @@ class CubeReader:
     """A cube as [bands, rows, columns], read tile by tile from an array of any axis order.
 
     `array` lies in the file in the order of `axes`, the last one fastest. It may be mapped, an HDF5 dataset, or
-    whatever takes an index of slices: nothing but the tiles asked for is held in memory, unless `in_memory`.
+    whatever takes an index of slices: nothing but the tiles asked for is held in memory, unless `in_memory`. `name` is
+    for messages.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class CubeReader:
     ) -> None:
         self.info = info
         self.in_memory = in_memory
+        self.name = "the cube"
         self._array = array
         self._axes = axes
         self._close = close
@@ -68,7 +70,7 @@ class CubeReader:
             try:
                 target[piece] = self._array[place]
             except (OSError, ValueError) as error:
-                raise CubeError(f"cannot read the values of the cube ({error}); the file is damaged") from error
+                raise CubeError(f"{self.name}: values cannot be read ({error}); copy the file again") from error
             release(self._array)
         return result
 
@@ -205,19 +207,15 @@ def check_begun(path: Path, size: int, prefix: bytes = b"") -> None:
 def allocate(path: Path, size: int) -> None:
     """Give a file its size and all its blocks: a full disk shows now, not as a crash while it is mapped.
 
-    What is in the file stays. An OSError leaves no file behind.
+    What is in the file stays.
     """
-    try:
-        with path.open("r+b") as stream:
-            try:
-                os.posix_fallocate(stream.fileno(), 0, size)
-            except (AttributeError, OSError) as error:
-                if getattr(error, "errno", None) not in (None, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                    raise
-                _fill(stream, size)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+    with path.open("r+b") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except (AttributeError, OSError) as error:
+            if getattr(error, "errno", None) not in (None, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+            _fill(stream, size)
 
 
 def _fill(stream: Any, size: int) -> None:
