@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,7 +183,13 @@ def create_hdf5(
     if resume:
         offset = _begun(path, key, shape, dtype, text)
     else:
-        offset = _begin(path, key, shape, dtype, text, info, matlab)
+        # a full disk is a plain OSError here, and an error without a number in the library
+        path.touch()
+        allocate(path, math.prod(shape) * dtype.itemsize)
+        try:
+            offset = _begin(path, key, shape, dtype, text, info, matlab)
+        except (OSError, RuntimeError) as error:
+            raise _system_error(error) from error
         allocate(path, path.stat().st_size)
     return CubeWriter(np.memmap(path, dtype, "r+", offset, shape), order, info, lambda: None)
 
@@ -228,6 +237,12 @@ def _begin(
             start = b"MATLAB 7.3 MAT-file, attnkit, HDF5 schema 1.00 .".ljust(HEADER_TEXT_BYTES)
             stream.write(start + bytes(8) + MATLAB_VERSION)
     return int(offset)
+
+
+def _system_error(error: Exception) -> Exception:
+    """The system's error behind one of the HDF5 library, which tells its number in words only."""
+    number = re.search(r"errno = (\d+)", str(error))
+    return error if number is None else OSError(int(number[1]), os.strerror(int(number[1])))
 
 
 def _begun(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], text: str) -> int:

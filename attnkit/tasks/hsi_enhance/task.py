@@ -195,14 +195,20 @@ class Enhancement:
         elif self.flat:
             lines.append("every band holds one value: brightened only")
         written = "left as they are" if self.request.bad == "keep" else "interpolated"
-        dead = int(found.dead.sum())
-        if dead:
-            lines.append(f"{dead} dead bands {written}; see dead_bands in the record")
+        if found.dead.any():
+            lines.append(f"{counted(found.dead.sum(), 'dead band')} {written}; see dead_bands in the record")
         if len(found.broken):
-            lines.append(f"{len(found.broken)} pixels with missing values {written}; see missing_samples in the record")
+            pixels = counted(len(found.broken), "pixel")
+            lines.append(f"{pixels} with missing values {written}; see missing_samples in the record")
         if found.saturated.any():
-            lines.append(f"{int(found.saturated.sum())} saturated values; see saturated_bands in the record")
+            values = counted(found.saturated.sum(), "saturated value")
+            lines.append(f"{values}; see saturated_bands in the record")
         return lines
+
+
+def counted(number: Any, word: str) -> str:
+    """'1 band', '2 bands'."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def usual_limits(dtype: np.dtype[Any]) -> tuple[float, ...]:

@@ -71,7 +71,7 @@ class HsiEnhanceWorker:
         correction = Correction(**references)
         if not correction.usable:
             dark = "0" if command.dark is None else f"--dark {command.dark}"
-            raise ItemError(f"--white {command.white}: nowhere above {dark}, expected a bright panel; are they mixed up?")
+            raise ItemError(f"--white {command.white}: nowhere above {dark}, expected a bright panel; mixed up?")
         return correction
 
 

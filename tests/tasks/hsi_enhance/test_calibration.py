@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from attnkit.runtime.errors import ItemError
 from attnkit.tasks.hsi_enhance.calibration import Correction, Reference, read_reference, settle
 from attnkit.tasks.hsi_enhance.cube_source import Crop, CubeSource
