@@ -131,6 +131,12 @@ def shape_of(info: CubeInfo, axes: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(sizes[name] for name in axes)
 
 
+def exact(value: float) -> str:
+    """A number as short as it can be said exactly."""
+    value = float(value)
+    return str(int(value)) if abs(value) < 1e15 and value.is_integer() else repr(value)
+
+
 def check_dtype(dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
     """The type in native byte order, flags as uint8. CubeError for complex numbers, text and objects."""
     import numpy as np

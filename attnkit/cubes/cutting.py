@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .cube import CubeInfo
+from .cube import CubeInfo, exact
 
 # one value a band
 BAND_FIELDS = frozenset({"fwhm", "band names", "data gain values", "data offset values", "data reflectance gain values",
@@ -87,14 +87,10 @@ def _shift(extra: dict[str, Any], row: int, column: int) -> None:
 def _moved(values: Sequence[str], steps: Sequence[int]) -> list[str] | None:
     try:
         return [
-            value if step == 0 else _text(float(value) - step) for value, step in zip(values, steps, strict=True)
+            value if step == 0 else exact(float(value) - step) for value, step in zip(values, steps, strict=True)
         ]
     except (TypeError, ValueError):
         return None
-
-
-def _text(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _shifted_tags(tags: Mapping[int, tuple[Any, ...]], row: int, column: int) -> dict[int, tuple[Any, ...]]:

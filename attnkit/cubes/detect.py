@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attnkit.pictures.detect import sniff as picture_kind
 from attnkit.runtime.items import Identity
 
 from .envi_files import data_file, header_of, is_header
@@ -45,7 +46,8 @@ def sniff(head: bytes, path: Path | None = None) -> str | None:
     if head.startswith(HDF5_START):
         return "mat" if suffix == ".mat" else "hdf5"
     if head.startswith(TIFF_STARTS):
-        return "tiff"
+        # most camera RAW files are TIFF files inside
+        return None if picture_kind(head, path) == "raw" else "tiff"
     if path is not None and suffix in SUFFIXES and holds_hdf5(path):
         return "mat" if suffix == ".mat" else "hdf5"
     return "mat" if suffix == ".mat" else None

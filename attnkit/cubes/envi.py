@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cube import CubeError, CubeInfo, check_dtype, shape_of
+from .cube import CubeError, CubeInfo, check_dtype, exact, shape_of
 from .envi_files import DATA_SUFFIXES, MOST_HEADER_BYTES, data_file, header_of, is_header
 from .facts import described
 from .tiles import CubeReader, CubeWriter, check_size, map_written
@@ -232,10 +232,10 @@ def write_header(path: Path, info: CubeInfo, code: int, settings: dict[str, Any]
     }
     optional = {
         "wavelength units": info.wavelength_units,
-        "data ignore value": None if info.ignore_value is None else _exact(info.ignore_value),
-        "reflectance scale factor": None if info.reflectance_scale is None else _exact(info.reflectance_scale),
+        "data ignore value": None if info.ignore_value is None else exact(info.ignore_value),
+        "reflectance scale factor": None if info.reflectance_scale is None else exact(info.reflectance_scale),
         "bbl": None if info.bad_bands is None else [int(not bad) for bad in info.bad_bands],
-        "wavelength": None if info.wavelengths is None else [_exact(value) for value in info.wavelengths],
+        "wavelength": None if info.wavelengths is None else [exact(value) for value in info.wavelengths],
         SETTINGS_FIELD: SETTINGS_MARK + json.dumps(settings, sort_keys=True),
     }
     fields.update({name: value for name, value in optional.items() if value is not None})
@@ -250,12 +250,6 @@ def _encodable(value: Any) -> Any:
         return value
     encoding = locale.getpreferredencoding(False)
     return value.encode(encoding, "replace").decode(encoding)
-
-
-def _exact(value: float) -> str:
-    """A number as short as it can be said exactly."""
-    value = float(value)
-    return str(int(value)) if abs(value) < 1e15 and value.is_integer() else repr(value)
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:

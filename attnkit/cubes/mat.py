@@ -61,7 +61,7 @@ def _variables(path: Path) -> dict[str, Variable]:
     import scipy.io
 
     try:
-        found = scipy.io.whosmat(str(path))
+        found = scipy.io.whosmat(str(path), appendmat=False)
     except Exception as error:
         # SciPy raises whatever its parser stumbles over
         raise _damaged(path, error) from error
@@ -72,7 +72,7 @@ def _load(path: Path, names: list[str]) -> dict[str, Any]:
     import scipy.io
 
     try:
-        return scipy.io.loadmat(str(path), variable_names=names)
+        return scipy.io.loadmat(str(path), appendmat=False, variable_names=names)
     except Exception as error:
         raise _damaged(path, error) from error
 

@@ -45,6 +45,8 @@ def open_cube(
     if axis_order is not None:
         axes_of(axis_order)
     try:
+        # libraries have each their own words for a file that is not there
+        path.open("rb").close()
         reader = _open(input_format or _identity(path).kind, path, key, axis_order)
     except OSError as error:
         raise CubeError(f"cannot read {path}: {error.strerror or error}") from error

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cube import CubeError, CubeInfo, check_dtype, cube_axes, shape_of, sizes_of, stored_axes
+from .cube import CubeError, CubeInfo, check_dtype, cube_axes, exact, shape_of, sizes_of, stored_axes
 from .facts import facts_text, read_facts, with_facts
 from .tiff_segments import Segments
 from .tiles import CubeReader, CubeWriter, allocate, check_size
@@ -77,6 +77,7 @@ def _open(path: Path, file: Any, axis_order: str | None) -> CubeReader:
         return CubeReader(info, array, axes)
     segments = Segments(path, file, list(series.pages), shape)
     check_size(path, segments.end, said, longer=True)
+    segments.check()
     return CubeReader(info, segments, axes, close=file.close)
 
 
@@ -215,7 +216,7 @@ def _no_data(value: float | None, dtype: np.dtype[Any]) -> str | None:
     if value is None:
         return None
     if dtype.kind == "f":
-        return repr(float(value)) if math.isnan(value) or abs(value) <= float(np.finfo(dtype).max) else None
+        return exact(value) if math.isnan(value) or abs(value) <= float(np.finfo(dtype).max) else None
     limits = np.iinfo(dtype)
     return str(int(value)) if limits.min <= value <= limits.max and float(value).is_integer() else None
 

@@ -31,6 +31,10 @@ class Segments:
             default=0,
         )
 
+    def check(self) -> None:
+        """Unpack the first of them: CubeError now, not after an hour, where that is not possible."""
+        self._unpacked(self._pages[0], 0)
+
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         import numpy as np
 
@@ -93,5 +97,10 @@ class Segments:
             values, place, _ = page.keyframe.decode(data, number, **tables)
         except (ValueError, IndexError, RuntimeError, zlib.error, OSError) as error:
             said = " ".join(str(error).split())[:200]
+            if "imagecodecs" in said:
+                compression = str(page.keyframe.compression.name)
+                raise CubeError(
+                    f"{self.path}: compression {compression} needs a library; install imagecodecs, or save with deflate"
+                ) from error
             raise CubeError(f"{self.path}: strip or tile {number} cannot be unpacked ({said})") from error
         return (None if values is None else values[0]), int(place[2]), int(place[3])

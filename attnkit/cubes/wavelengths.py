@@ -9,7 +9,12 @@ from pathlib import Path
 
 from .cube import MICROMETRES_BELOW, CubeError
 
-COLUMN_NAME = re.compile(r"wave|lambda|\bwl\b|\bwvl\b|cent(er|re)|\bnm\b|\bum\b|µm|μm", re.I)
+# names of the column, the surest first
+COLUMN_NAMES = (
+    re.compile(r"wave|lambda|\bwl\b|\bwvl\b", re.I),
+    re.compile(r"cent(er|re)", re.I),
+    re.compile(r"\b(nm|um)\b|µm|μm", re.I),
+)
 MICROMETRES = re.compile(r"(?<![a-z])(um|µm|μm|microns?|micromet(er|re)s?)(?![a-z])", re.I)
 NANOMETRES = re.compile(r"(?<![a-z])(nm|nanomet(er|re)s?)(?![a-z])", re.I)
 MOST_BYTES = 64_000_000
@@ -65,7 +70,9 @@ def _number(cell: str) -> float | None:
 
 
 def _column(path: Path, table: list[list[str]], heading: list[str]) -> int:
-    named = [place for place, cell in enumerate(heading) if COLUMN_NAME.search(cell.replace("_", " "))]
+    named = [
+        place for name in COLUMN_NAMES for place, cell in enumerate(heading) if name.search(cell.replace("_", " "))
+    ]
     width = min(map(len, table))
     if named and named[0] < width:
         return named[0]
