@@ -66,6 +66,9 @@ def eval_hsi_enhance(
         float, _option(CLASSES, "Part of each class that is trained on", metavar="SHARE", min=0.001, max=0.9)
     ] = 0.1,
     splits: Annotated[int, _option(CLASSES, "Draws of the training pixels", metavar="N", min=1)] = 10,
+    split_by: Annotated[
+        Literal["pixels", "squares"], _option(CLASSES, "What is drawn: pixels, or squares of 12x12 of them")
+    ] = "pixels",
     tables: Annotated[
         list[Path] | None,
         _option(ANSWER, "Also write .csv, .json, .jsonl or .md; repeatable", "--out", "-o", metavar="FILE"),
@@ -84,6 +87,7 @@ def eval_hsi_enhance(
 
     With --labels each pixel's class is told from its spectrum, clean, dark and enhanced, by a classifier that is
     trained on the same random pixels each time; the other labelled pixels are the test, and intervals are over splits.
+    Neighbours are alike, and more so after smoothing: --split-by squares keeps training and test apart.
 
     Examples:
       attnkit eval hsi-enhance bright/outcrop.hdr --ref clean/outcrop.hdr --per-band
@@ -102,5 +106,6 @@ def eval_hsi_enhance(
         rows=rows, cols=cols, bands=bands, key=key, axis_order=axis_order, wavelengths=wavelengths, model=model,
         settings=tuple(setting or ()), memory=memory, per_band=per_band, plot=plot, tables=tuple(tables or ()),
         labels=labels, labels_key=labels_key, classifier=classifier, train_share=train_share, splits=splits,
+        split_by=split_by,
     )  # fmt: skip
     return run_evaluation(evaluation, batch)

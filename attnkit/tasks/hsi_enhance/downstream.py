@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from attnkit.scoring.files import Shown
 
 Classifier = Literal["svm", "lda"]
+SplitBy = Literal["pixels", "squares"]
+# side of the squares of pixels that are trained on, or tested on, as wholes
+SQUARE = 12
 # of a class in a training, however small its share; a class needs one pixel more, to be tested on
 LEAST_TRAINING = 3
 # of the support vectors; the width of the kernel is 1 / bands after standardisation
@@ -43,12 +46,15 @@ class Task:
                  of Ledoit and Wolf; both after standardisation by the training pixels
     train_share  of the pixels of each class that are trained on; the others are tested on
     splits       seeds of the splits
+    split_by     "pixels", or "squares" of 12x12: no pixel is tested in a square in which its class was trained on, so
+                 that a method cannot carry over what it has smoothed together
     """
 
     labels: NDArray[np.int64]
     classifier: Classifier = "svm"
     train_share: float = 0.1
     splits: Sequence[int] = (0,)
+    split_by: SplitBy = "pixels"
 
     def split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Flat numbers of training and test pixels; classes of too few pixels are in neither."""
@@ -57,18 +63,34 @@ class Task:
         draw = np.random.default_rng(seed)
         train, test = [], []
         flat = self.labels.ravel()
+        unit = self._units()
+        order = draw.permutation(int(unit.max()) + 1)
         for name in np.unique(flat[flat > 0]):
-            members = draw.permutation(np.flatnonzero(flat == name))
-            count = max(LEAST_TRAINING, round(self.train_share * len(members)))
-            if count < len(members):
-                train.append(members[:count])
-                test.append(members[count:])
+            members = np.flatnonzero(flat == name)
+            # whole units, in the order of the draw, until there are enough pixels
+            members = members[np.argsort(order[unit[members]], kind="stable")]
+            wanted = max(LEAST_TRAINING, round(self.train_share * len(members)))
+            last = order[unit[members[min(wanted, len(members)) - 1]]]
+            chosen = order[unit[members]] <= last
+            if len(members) >= wanted and not chosen.all():
+                train.append(members[chosen])
+                test.append(members[~chosen])
         if len(train) < 2:
             raise ItemError(
-                f"--labels: got {len(train)} classes of more than {LEAST_TRAINING} pixels, expected two or more; "
-                "0 is no class"
+                f"--labels: got {len(train)} classes that can be split, expected two or more, each of more than "
+                f"{LEAST_TRAINING} pixels in more than one place; 0 is no class"
             )
         return np.concatenate(train), np.concatenate(test)
+
+    def _units(self) -> NDArray[np.int64]:
+        """Number of what each pixel is drawn with: its own, or that of its square."""
+        import numpy as np
+
+        if self.split_by == "pixels":
+            return np.arange(self.labels.size)
+        rows, columns = self.labels.shape
+        across = -(-columns // SQUARE)
+        return ((np.arange(rows) // SQUARE * across)[:, None] + np.arange(columns) // SQUARE).ravel()
 
     def accuracies(self, cube: NDArray[Any]) -> list[Row]:
         """Train and test on the spectra of a cube [bands, rows, columns], one row a split."""
@@ -141,7 +163,7 @@ def summarise_accuracies(rows: Sequence[Row], first: str, seed: int) -> list[Row
     for exposure, name in dict.fromkeys((row.get("exposure"), row["input"]) for row in rows):
         own = [row for row in rows if row.get("exposure") == exposure and row["input"] == name]
         line: Row = {"exposure": exposure, "input": name, "splits": len({row["split"] for row in own})}
-        line |= {key: own[0][key] for key in ("train_pixels", "test_pixels")}
+        line |= {key: round(sum(row[key] for row in own) / len(own)) for key in ("train_pixels", "test_pixels")}
         for key in ACCURACIES:
             found = means(exposure, name, key)
             line[key], line[f"{key}_low"], line[f"{key}_high"] = bootstrap(found, seed=seed)
@@ -157,8 +179,9 @@ def summarise_accuracies(rows: Sequence[Row], first: str, seed: int) -> list[Row
 def accuracy_table(summary: Sequence[Row], first: str, task: Task) -> Shown:
     """The table for people; its title says what was trained and tested on."""
     kind = {"svm": "SVM with a Gaussian kernel", "lda": "linear discriminant analysis"}[task.classifier]
+    unit = "drawn at random" if task.split_by == "pixels" else f"in squares of {SQUARE}x{SQUARE} drawn at random"
     title = (
-        f"accuracy of each pixel's class: {kind}, {summary[0]['train_pixels']} training pixels drawn at random "
+        f"accuracy of each pixel's class: {kind}, {summary[0]['train_pixels']} training pixels {unit} "
         f"in every class, {summary[0]['test_pixels']} test pixels, {len(task.splits)} splits"
     )
     several = len({row["exposure"] for row in summary if row["exposure"] is not None}) > 1

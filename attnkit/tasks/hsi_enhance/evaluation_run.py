@@ -14,7 +14,7 @@ from attnkit.runtime.errors import EXIT_DONE, EXIT_INTERRUPTED, AttnkitError, It
 from attnkit.scoring.files import check_files
 from attnkit.scoring.items import score_items
 
-from .downstream import Classifier
+from .downstream import Classifier, SplitBy
 from .evaluate import AS_IT_IS, Row, Scored
 from .evaluation_report import Findings, report
 from .files import HsiEnhanceFiles
@@ -63,6 +63,7 @@ class Evaluation:
     classifier: Classifier = "svm"
     train_share: float = 0.1
     splits: int = 10
+    split_by: SplitBy = "pixels"
 
 
 def exposures_of(texts: Sequence[str]) -> tuple[float, ...]:
@@ -270,6 +271,7 @@ def _watch(
         evaluation.classifier,
         evaluation.train_share,
         [batch.seed + at for at in range(evaluation.splits)],
+        evaluation.split_by,
     )
     findings.accuracies += [{"item": item.name, "input": "clean", **row} for row in task.accuracies(clean)]
 
