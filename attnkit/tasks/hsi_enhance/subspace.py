@@ -5,15 +5,17 @@ ordered by signal to noise. This is the minimum noise fraction of Green et al. (
 and the subspace of HyRes (Rasti et al. 2017) and FastHyDe (Zhuang and Bioucas-Dias 2018).
 
 Where the pixels are not many times the bands, eigenvectors are fitted to noise as well. How many stand out, and how
-much noise is in each eigen-image, is told by the spiked covariance model (Baik and Silverstein 2006; Benaych-Georges
-and Nadakuditi 2012) of `Subspace.noise_variance`.
+much noise is in each eigen-image, is told by the spiked covariance model: Baik and Silverstein, "Eigenvalues of large
+sample covariance matrices of spiked population models" (2006), Benaych-Georges and Nadakuditi, "The singular values
+and vectors of low rank perturbations of large rectangular random matrices" (2012).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from attnkit.runtime.errors import ItemError
 
@@ -24,20 +26,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# noise of the bands is known to a few per cent, so that eigenvalues of pure noise reach this far above their edge
-MARGIN = 1.02
+# the variance of the noise is not known exactly: a part is lasting, the other falls with the root of the samples
+LASTING_ERROR, SAMPLE_ERROR = 0.02, 6.0
 # standard deviations of the largest eigenvalue of pure noise above its edge (Johnstone 2001)
 DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """A signal subspace. Eigen-images are (spectrum - mean) / noise . basis, [rank, rows, columns].
+    """A signal subspace. Eigen-images are (spectrum - mean) / noise . basis / inflation, [rank, rows, columns].
 
     mean         of the bands [bands]
     noise        standard deviation of each band's noise [bands]
     basis        orthonormal [bands, rank], most signal first, the largest number of each column positive
-    eigenvalues  variances of the eigen-images, of which pure noise is `noise_variance` [rank]
+    eigenvalues  of the whitened covariance, where pure noise has 1 [rank]
     pixels       that the subspace was fitted to
     """
 
@@ -51,39 +53,41 @@ class Subspace:
     def rank(self) -> int:
         return self.basis.shape[1]
 
-    @property
-    def noise_variance(self) -> NDArray[np.float64]:
-        """Variance of the noise in each eigen-image [rank], 1 and more.
+    @cached_property
+    def inflation(self) -> NDArray[np.float64]:
+        """How much larger noise and signal are in a projection than the noise of variance 1 and the true signal
+        [rank]: 1 with many pixels a band, more for weak components of a small cube.
 
-        A spike of strength s above noise of variance 1 is seen as the eigenvalue (1 + s)(1 + g / s), g the bands over
-        the pixels, and its eigenvector has the squared cosine c = (1 - g / s^2) / (1 + g / s) with the true one. So
-        s c of the eigenvalue is signal. The rest is noise, that which the eigenvector was fitted to included.
+        With g bands a pixel, a component of variance s above the noise is seen as the eigenvalue (1 + s)(1 + g / s).
+        Its eigenvector is turned towards the noise of the very pixels that it was fitted to, so that in the projection
+        noise has the variance (1 + g / s)^2, and what is along the true picture is 1 + g / s times too much. A division
+        by that puts both right.
         """
         import numpy as np
 
         share = len(self.mean) / self.pixels
-        values = self.eigenvalues
-        above = values - 1 - share
-        # below the edge nothing can be told from noise
-        found = (above > 0) & (above**2 > 4 * share)
-        spike = np.where(found, (above + np.sqrt(np.maximum(above**2 - 4 * share, 0))) / 2, 1.0)
-        cosine = (1 - share / spike**2) / (1 + share / spike)
-        return np.maximum(np.where(found, values - spike * cosine, values), 1.0)
+        above = self.eigenvalues - 1 - share
+        # weaker than the square root of g, nothing can be told from noise
+        least = np.sqrt(share)
+        spike = np.maximum((above + np.sqrt(np.maximum(above**2 - 4 * share, 0))) / 2, least)
+        return 1 + share / spike
 
     def forward(self, bright: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Eigen-images [rank, rows, columns] of bright values [bands, rows, columns]."""
+        """Eigen-images [rank, rows, columns], with noise of variance 1, of bright values [bands, rows, columns]."""
         import numpy as np
 
         centred = bright.reshape(len(bright), -1) - self.mean.astype(np.float32)[:, None]
-        planes = (self.basis / self.noise[:, None]).T.astype(np.float32) @ centred
+        weights = self.basis / self.noise[:, None] / self.inflation
+        planes = weights.T.astype(np.float32) @ centred
         return planes.reshape(self.rank, *bright.shape[1:])
 
     def rebuild(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bright values [bands, rows, columns] of eigen-images [rank, rows, columns]."""
+        from math import prod
+
         import numpy as np
 
-        # eigen-images may lie in a file, in which a band's part is not contiguous
-        flat = np.ascontiguousarray(planes, np.float32).reshape(self.rank, planes[0].size if self.rank else -1)
+        flat = np.ascontiguousarray(planes, np.float32).reshape(self.rank, prod(planes.shape[1:]))
         bright = (self.basis * self.noise[:, None]).astype(np.float32) @ flat
         bright += self.mean.astype(np.float32)[:, None]
         return bright.reshape(len(self.mean), *planes.shape[1:])
@@ -121,12 +125,13 @@ def fit_subspace(source: Source, memory: int, rank: int = 0) -> Subspace:
 
 def noise_edge(bands: int, pixels: int) -> float:
     """What the largest eigenvalue of white noise of variance 1 stays below: Marchenko and Pastur's edge, with room
-    for its fluctuation (Johnstone 2001) and for noise that is known to a few per cent."""
+    for its fluctuation (Johnstone 2001) and for noise that is estimated."""
     from math import sqrt
 
     roots = sqrt(pixels) + sqrt(bands)
     width = roots * (1 / sqrt(pixels) + 1 / sqrt(bands)) ** (1 / 3)
-    return MARGIN * (roots**2 + DEVIATIONS * width) / pixels
+    uncertain = 1 + LASTING_ERROR + SAMPLE_ERROR / sqrt(bands * pixels)
+    return uncertain * (roots**2 + DEVIATIONS * width) / pixels
 
 
 def empty(shape: Sequence[int], memory: int) -> NDArray[Any]:
@@ -148,9 +153,12 @@ def empty(shape: Sequence[int], memory: int) -> NDArray[Any]:
             # a full disk would otherwise end the process at the first write into the mapping
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, np.float32, "r+", shape=tuple(shape))
+                mode: Literal["r+", "w+"] = "r+"
+            else:
+                mode = "w+"
+            return np.asarray(np.memmap(file, np.float32, mode, shape=tuple(shape)))
     except OSError as error:
         raise ItemError(
-            f"{tempfile.gettempdir()}: no room for {size} bytes of eigen-images ({error.strerror}); give more --memory, "
-            "or set TMPDIR to a folder with room"
+            f"{tempfile.gettempdir()}: no room for {size} bytes of eigen-images ({error.strerror}); give more --memory "
+            "or set TMPDIR to a folder that has it"
         ) from error

@@ -31,25 +31,27 @@ def run_clahe(
     import numpy as np
 
     bands, rows, columns = source.shape
+    count = max(1, memory // (rows * columns * BYTES_A_SAMPLE))
+    regions = [Region(first, min(first + count, bands), 0, rows, 0, columns) for first in range(0, bands, count)]
+    todo = [region for region in regions if region not in done]
+    if not todo:
+        return
     low, high = band_ranges(source, memory)
     tiles = (min(settings["tiles"], columns), min(settings["tiles"], rows))
     bits = histogram_bits(-(-rows // tiles[1]) * -(-columns // tiles[0]))
     facts.update(
-        band_low=[float(f"{value:.6g}") for value in low],
-        band_high=[float(f"{value:.6g}") for value in high],
+        # nine digits tell a float32 from all others
+        band_low=[float(f"{value:.9g}") for value in low],
+        band_high=[float(f"{value:.9g}") for value in high],
         histogram_levels=2**bits,
     )
     equaliser = cv2.createCLAHE(settings["clip"], tiles)
     equaliser.setBitShift(16 - bits)
     # a code stands for the middle of its bin
     middle = (2 ** (16 - bits) - 1) / 2
-    count = max(1, memory // (rows * columns * BYTES_A_SAMPLE))
-    for first in range(0, bands, count):
-        region = Region(first, min(first + count, bands), 0, rows, 0, columns)
-        if region in done:
-            continue
+    for region in todo:
         block = source.read(*region.slices)
-        for plane, least, most in zip(block, low[first:], high[first:], strict=False):
+        for plane, least, most in zip(block, low[region.slices[0]], high[region.slices[0]], strict=True):
             if most > least:
                 codes = np.rint((plane - least) * (CODES / (most - least))).clip(0, CODES).astype(np.uint16)
                 plane[...] = least + (equaliser.apply(codes) + middle) * ((most - least) / CODES)

@@ -3,7 +3,7 @@
 The idea of HyRes: Rasti, Ulfarsson and Ghamisi, "Automatic hyperspectral image restoration using sparse and low-rank
 modeling" (2017), equations 3 to 6: a low-rank model with wavelets in space, thresholds and rank by Stein's unbiased
 risk estimate, no parameter to set. Ours differs: noise is estimated in space and spectrum together
-(`statistics.gather`), the noise that eigenvectors were fitted to is counted (`Subspace.noise_variance`), thresholds are
+(`statistics.gather`), the noise that eigenvectors were fitted to is counted (`Subspace.inflation`), thresholds are
 chosen for each sub-band and averaged over shifts. Weights for bright and dark pixels (Keenan and Kotula 2004), tried
 with the true variance of every sample, gained nothing at 1/15 exposure and are left out.
 """
@@ -25,8 +25,6 @@ def run_lowrank(
     source: Source, *, settings: Mapping[str, Any], memory: int, done: Collection[Region], facts: dict[str, Any]
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of all bands and whole rows; see `methods.run`."""
-    import numpy as np
-
     from ..subspace import fit_subspace
     from .shrinkage import shrink
 
@@ -36,9 +34,8 @@ def run_lowrank(
     subspace = fit_subspace(source, memory, settings["rank"])
     planes = subspace.project(source, memory)
     used = 0
-    for plane, variance in zip(planes, subspace.noise_variance, strict=True):
-        noise = np.float32(np.sqrt(variance))
-        plane[...] = shrink(plane / noise, settings["wavelet"], settings["levels"]) * noise
+    for plane in planes:
+        plane[...] = shrink(plane, settings["wavelet"], settings["levels"])
         used += bool(plane.any())
     facts.update(rank=used, noise=float(f"{subspace.noise.mean():.4g}"), wavelet=settings["wavelet"])
     for region in todo:

@@ -35,10 +35,10 @@ def run_mnf(
         return
     chosen = settings["components"]
     subspace = fit_subspace(source, memory, chosen)
-    weights = np.ones(subspace.rank) if chosen else 1 - subspace.noise_variance / subspace.eigenvalues
-    facts.update(
-        components=subspace.rank, weighted=not chosen, noise=float(f"{subspace.noise.mean():.4g}")
-    )
+    inflation = subspace.inflation
+    # an eigen-image has noise of variance 1 in eigenvalue / inflation^2; published, it is the plain projection
+    weights = inflation if chosen else 1 - inflation**2 / subspace.eigenvalues
+    facts.update(components=subspace.rank, weighted=not chosen, noise=float(f"{subspace.noise.mean():.4g}"))
     for region in todo:
         planes = subspace.forward(source.read(*region.slices))
         yield region, subspace.rebuild(planes * weights.astype(np.float32)[:, None, None])

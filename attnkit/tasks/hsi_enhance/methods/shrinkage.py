@@ -19,8 +19,8 @@ MOST_LEVELS = 6
 SHIFTS = ((0, 0), (1, 1), (2, 3), (3, 2))
 # a threshold is chosen from so many coefficients at most
 COEFFICIENTS = 200_000
-# samples of a plane that are transformed at once, and rows beside them that are thrown away: as far as wavelets reach
-STRIP_SAMPLES, HALO = 4_000_000, 64
+# samples of a plane that are transformed at once, and rows beside them that are thrown away
+STRIP_SAMPLES, HALO = 2_000_000, 64
 
 
 def sure_threshold(coefficients: NDArray[Any]) -> tuple[float, float]:
