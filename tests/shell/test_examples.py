@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+import scipy.io
 
 from attnkit.models.weights import EMBEDDED_FOLDER
 from attnkit.runtime import manual
@@ -30,7 +33,7 @@ COMMANDS = [command for page in manual.pages() for command in page.example_comma
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """room.hdr, room.exr, photos/ and examples/, all of them real pictures, and a weight file."""
+    """room.hdr, room.exr, photos/ and examples/, all of them real pictures, a weight file, and made-up cubes."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     (tmp_path / "photos").mkdir()
     shutil.copy(EXAMPLES / "hdr/interior_view.hdr", tmp_path / "room.hdr")
@@ -39,7 +42,36 @@ def folder(tmp_path: Path) -> Path:
         shutil.copy(EXAMPLES / "hdr" / name, tmp_path / "photos")
     # what `attnkit models import` would have made
     shutil.copy(WEIGHTS, tmp_path / "hdrplus-480p.safetensors")
+    write_cubes(tmp_path)
     return tmp_path
+
+
+def write_cubes(folder: Path) -> None:
+    """Dark scans as ENVI, MATLAB and HDF5, a folder of them, references of the same sensor, and bright scans."""
+    draw = np.random.default_rng(0)
+
+    def cube(level: float, rows: int = 12, bands: int = 16) -> np.ndarray:
+        shape = draw.uniform(0.5, 1.5, (rows, 9, 1)) * np.linspace(1, 2, bands)
+        return draw.poisson(level * shape).astype(np.uint16)
+
+    def envi(path: Path, values: np.ndarray) -> None:
+        path.parent.mkdir(exist_ok=True)
+        nm = ", ".join(map(str, range(450, 450 + 20 * values.shape[2], 20)))
+        size = f"samples = 9\nlines = {len(values)}\nbands = {values.shape[2]}\n"
+        path.write_text(
+            f"ENVI\n{size}data type = 12\ninterleave = bip\nbyte order = 0\nwavelength units = nm\nwavelength = {{{nm}}}\n"
+        )
+        path.with_suffix(".dat").write_bytes(values.tobytes())
+
+    for name in ("outcrop", "scan", "cubes/1", "cubes/2"):
+        envi(folder / f"{name}.hdr", 100 + cube(60))
+    for name in ("clean/outcrop", "bright/outcrop"):
+        envi(folder / f"{name}.hdr", cube(3000))
+    envi(folder / "dark.hdr", 100 + cube(0, rows=3))
+    envi(folder / "white.hdr", 100 + cube(900, rows=3))
+    scipy.io.savemat(folder / "scan.mat", {"cube": cube(60)})
+    with h5py.File(folder / "scan.h5", "w") as file:
+        file["cube"] = cube(60, rows=200, bands=150)
 
 
 def attnkit(command: str, folder: Path) -> None:

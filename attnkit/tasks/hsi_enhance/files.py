@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "hsie"
 # the output takes the kind of its input
 SAME = "same"
-# measured on two cores for the dry run's estimate, seconds a million samples
-SECONDS_PER_MEGASAMPLE = {"gain": 0.02, "mnf": 0.15, "lowrank": 0.2, "clahe": 0.1, "hsie": 1.5}
+# of one core, for the dry run's estimate
+SECONDS_PER_MEGASAMPLE = {"gain": 0.06, "mnf": 0.1, "lowrank": 0.6, "clahe": 0.11, "hsie": 1.5}
 
 
 @dataclass(frozen=True)
