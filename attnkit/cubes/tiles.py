@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # bytes of a mapped file that one step of a read or write may touch
 STEP_BYTES = 64_000_000
-PAGE_BYTES = 4096
+# what a system may map around a place that is touched: Linux since 6.18 all of a large page
+AROUND_BYTES = 2_097_152
 ZEROS_BYTES = 8_000_000
 
 
@@ -145,10 +146,11 @@ def pieces(
     if not all(map(len, parts)):
         return
     counts = [1] * (3 - len(parts)) + [len(part) for part in parts]
-    # whole pages come in, so that a short run of a line costs a page at either end
-    line = min(shape[-1] * itemsize, counts[2] * itemsize + 2 * PAGE_BYTES)
-    inner = min(counts[1], max(1, STEP_BYTES // line))
-    outer = max(1, STEP_BYTES // (counts[1] * line))
+    # a run costs its neighbourhood, but no more than the line or plane that it is part of
+    line = min(shape[-1] * itemsize, counts[2] * itemsize + AROUND_BYTES)
+    plane = min(shape[-2] * shape[-1] * itemsize, counts[1] * line + AROUND_BYTES)
+    inner = counts[1] if plane <= STEP_BYTES else min(counts[1], max(1, STEP_BYTES // line))
+    outer = max(1, STEP_BYTES // plane)
     for first in range(0, counts[0], outer):
         for second in range(0, counts[1], inner):
             piece = (slice(first, min(counts[0], first + outer)), slice(second, min(counts[1], second + inner)))
