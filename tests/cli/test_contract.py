@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli_cases import CUBES, PAIRS, TONEMAP, WORDS, Case, Run, finish, tree, write_pfm
 
-FILES = [pytest.param(TONEMAP, id="tonemap"), pytest.param(CUBES, id="hsi-enhance"), pytest.param(PAIRS, id="demo-pairs")]
+FILES = [pytest.param(case, id=case.command) for case in (TONEMAP, CUBES, PAIRS)]
 EVERY = [*FILES, pytest.param(WORDS, id="demo-words")]
 every = pytest.mark.parametrize("case", EVERY)
 files = pytest.mark.parametrize("case", FILES)

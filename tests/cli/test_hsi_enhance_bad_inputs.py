@@ -234,3 +234,13 @@ def test_a_bad_cube_costs_the_others_nothing(run: Run, work: Path) -> None:
     assert sorted(tree(work / "o")) == ["d1.dat", "d1.hdr", "d3.dat", "d3.hdr"]
     with open_cube(work / "o/d3.hdr") as reader:
         assert reader.info.rows == 6
+
+
+def test_models_that_are_none(run: Run, work: Path) -> None:
+    np.save("a.npy", cube_of())
+    (work / "junk.safetensors").write_text("junk")
+    before = tree(work)
+    for model in ("junk.safetensors", "no-such-model", "llf-lut"):
+        ended = run("hsi-enhance", "a.npy", "--model", model, "--out", "o/")
+        assert ended.code in (1, 2) and model in ended.line, ended.err
+    assert tree(work) == before

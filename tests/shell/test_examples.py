@@ -58,9 +58,8 @@ def write_cubes(folder: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         nm = ", ".join(map(str, range(450, 450 + 20 * values.shape[2], 20)))
         size = f"samples = 9\nlines = {len(values)}\nbands = {values.shape[2]}\n"
-        path.write_text(
-            f"ENVI\n{size}data type = 12\ninterleave = bip\nbyte order = 0\nwavelength units = nm\nwavelength = {{{nm}}}\n"
-        )
+        light = f"wavelength units = nm\nwavelength = {{{nm}}}\n"
+        path.write_text(f"ENVI\n{size}data type = 12\ninterleave = bip\nbyte order = 0\n{light}")
         path.with_suffix(".dat").write_bytes(values.tobytes())
 
     for name in ("outcrop", "scan", "cubes/1", "cubes/2"):

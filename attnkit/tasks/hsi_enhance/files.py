@@ -248,6 +248,13 @@ class HsiEnhanceFiles(FileCommand):
     def open(self, context: Context) -> HsiEnhanceWorker:
         from .worker import HsiEnhanceWorker
 
+        if has_model(self.method):
+            from attnkit.models import registry
+
+            # weights that cannot be read are no fault of the first cube
+            registry.open_model(
+                self.model or DEFAULT_MODEL, task=self.name, device=context.device, offline=context.offline
+            )
         return HsiEnhanceWorker(self, context)
 
 
