@@ -231,7 +231,7 @@ print((peak() - before) // 1024)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc to read the memory from")
 def test_a_mapped_file_does_not_fill_the_memory(tmp_path) -> None:
-    (tmp_path / "a.hdr").write_text("ENVI\nsamples = 1000\nlines = 2000\nbands = 200\ndata type = 1\ninterleave = bsq\n")
+    (tmp_path / "a.hdr").write_text("ENVI\nsamples = 1000\nlines = 2000\nbands = 200\ndata type = 1\n")
     with (tmp_path / "a.img").open("wb") as stream:
         stream.truncate(400_000_000)
     command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path / "a.hdr")]
