@@ -93,7 +93,8 @@ def hsi_enhance(
 
     Reads and writes ENVI (all types, interleaves and byte orders), MATLAB, HDF5, NumPy and multi-band TIFF, in the
     input's kind unless told otherwise; wavelengths, map and other header fields are carried. Cubes larger than memory
-    are worked on in tiles. The record tells scale and gain, broken bands and pixels, and how much spectra changed.
+    are worked on in tiles; one that was stopped leaves a hidden file beside its place, for --resume to go on with. The
+    record tells scale and gain, broken bands and pixels, and how much spectra changed.
     """
     from attnkit.runtime.batch import run_files
     from attnkit.runtime.values import parse_settings

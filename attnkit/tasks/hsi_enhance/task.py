@@ -151,17 +151,19 @@ class Enhancement:
         if alone is not None:
             kept = self.source.corrected(*region.slices) * np.float32(scale / self.radiometry.scale)
             values = np.where(alone, kept, values)
-        ignore = self.source.ignore_value
-        if dtype.kind == "f":
-            return np.where(np.isnan(values), np.float32(np.nan if ignore is None else ignore), values).astype(dtype), 0
-        limits = np.iinfo(dtype)
+        low, high = limits_of(dtype)
         missing = np.isnan(values)
         if missing.any():
-            fits = ignore is not None and limits.min <= ignore <= limits.max
-            values = np.where(missing, np.float32(ignore if fits else 0.0), values)
-        rounded = np.rint(values, dtype=np.float64)
-        clipped = int(((rounded < limits.min) | (rounded > limits.max)).sum())
-        return np.clip(rounded, limits.min, limits.max).astype(dtype), clipped
+            mark = self.source.ignore_value
+            if mark is None or not low <= mark <= high:
+                mark = np.nan if dtype.kind == "f" else 0.0
+            values = np.where(missing, np.float32(mark), values)
+        if dtype.kind != "f":
+            values = np.rint(values)
+        clipped = int(np.count_nonzero((values < low) | (values > high)))
+        if clipped:
+            values = np.clip(values.astype(np.float64), low, high)
+        return values.astype(dtype), clipped
 
     def from_stored(self, region: Region, stored: NDArray[Any], before: NDArray[np.float32]) -> NDArray[np.float32]:
         """The bright result again, from the file and the bright input; rounded as the file is."""
@@ -209,6 +211,17 @@ class Enhancement:
 def counted(number: Any, word: str) -> str:
     """'1 band', '2 bands'."""
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def limits_of(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the largest number that fit in a type; float32 fits in itself and in float64."""
+    import numpy as np
+
+    if dtype.kind == "f":
+        most = float(np.finfo(dtype).max) if dtype.itemsize < 4 else np.inf
+        return -most, most
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return float(low), float(high) if int(float(high)) <= high else float(np.nextafter(float(high), 0.0))
 
 
 def usual_limits(dtype: np.dtype[Any]) -> tuple[float, ...]:

@@ -86,6 +86,11 @@ def test_whole_numbers_are_rounded_and_clipped_ones_counted():
     stored, clipped = enhancement.stored(region, bright, np.dtype(np.float64))
     np.testing.assert_allclose(stored, bright * 255.0, rtol=1e-6)
     assert clipped == 0
+    huge = bright * np.float32(1e30)
+    for dtype, count in (("float16", 3), ("int64", 4), ("uint64", 4)):
+        stored, clipped = enhancement.stored(region, huge, np.dtype(dtype))
+        assert clipped == count + (dtype == "float16") and stored[0, 0, 0] > 0 and stored[0, 0, 1] <= 0
+        assert np.isfinite(stored).all()
 
 
 def test_cubes_without_a_number_and_things_that_are_no_cubes():
