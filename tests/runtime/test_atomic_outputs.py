@@ -102,3 +102,33 @@ def test_sweep_takes_temporary_files_of_one_run_or_of_all(tmp_path: Path) -> Non
     assert sweep([tmp_path, tmp_path / "missing"], "aaaa0000") == 1
     assert sweep([tmp_path]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other", "o.png"]
+
+
+def test_a_large_output_is_built_under_a_lasting_name_and_adopted(tmp_path: Path) -> None:
+    made = outputs(tmp_path / "new", main=tmp_path / "new" / "cube.hdr")
+    header, data = made.partial(), made.partial("main", ".img")
+    assert header is not None and data is not None and header.name.startswith(".cube.hdr")
+    # the next run finds it again
+    assert outputs(tmp_path, main=tmp_path / "new" / "cube.hdr").partial() == header
+    journal = header.with_name("journal")
+    for path in (header, data, journal):
+        path.write_text(path.name)
+    made.adopt(data, "main", ".img", lasting=True)
+    made.adopt(header, lasting=True, needless=journal)
+    made.discard()
+    assert len(list(header.parent.iterdir())) == 3
+    made.adopt(data, "main", ".img", lasting=True)
+    made.adopt(header, lasting=True, needless=journal)
+    made.commit()
+    assert sorted(path.name for path in header.parent.iterdir()) == ["cube.hdr", "cube.img"]
+    assert outputs(tmp_path, main=None).partial() is None
+
+
+def test_what_does_not_last_goes_with_a_discard(tmp_path: Path) -> None:
+    made = outputs(tmp_path)
+    path = made.partial()
+    assert path is not None
+    path.write_text("whole, but of no use to a later run")
+    made.adopt(path)
+    made.discard()
+    assert list(tmp_path.iterdir()) == []

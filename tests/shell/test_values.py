@@ -6,7 +6,15 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from attnkit.runtime.errors import UsageError
-from attnkit.runtime.values import ValueRefused, convert, nearest, parse_device, parse_seed, parse_settings
+from attnkit.runtime.values import (
+    ValueRefused,
+    convert,
+    nearest,
+    parse_bytes,
+    parse_device,
+    parse_seed,
+    parse_settings,
+)
 
 Depth = Literal[8, 16]
 
@@ -100,6 +108,19 @@ def test_seed() -> None:
 def test_seed_refused(text: str) -> None:
     with pytest.raises(ValueRefused, match="or random"):
         parse_seed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1.5GB", 1_500_000_000), ("800 mb", 800_000_000), ("64", 64), ("2kB", 2000), ("1e9", 10**9)]
+)
+def test_bytes(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2GiB", "nan", "inf", "0", "1 2MB", "3XB"])
+def test_bytes_refused(text: str) -> None:
+    with pytest.raises(ValueRefused, match=r"1\.5GB"):
+        parse_bytes(text)
 
 
 def test_nearest_is_none_for_what_is_far() -> None:
