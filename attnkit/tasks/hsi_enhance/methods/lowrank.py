@@ -1,11 +1,11 @@
 """Method lowrank: eigen-images of a noise-whitened cube, each with its noise taken out by wavelets.
 
 The idea of HyRes: Rasti, Ulfarsson and Ghamisi, "Automatic hyperspectral image restoration using sparse and low-rank
-modeling" (2017), equations 3 to 6: a low-rank model with wavelets in space, thresholds and rank by Stein's unbiased
+modeling" (2017): a low-rank model with wavelets in space, thresholds and rank by Stein's unbiased
 risk estimate, no parameter to set. Ours differs: noise is estimated in space and spectrum together
 (`statistics.gather`), the noise that eigenvectors were fitted to is counted (`Subspace.inflation`), thresholds are
-chosen for each sub-band and averaged over shifts. Weights for bright and dark pixels (Keenan and Kotula 2004), tried
-with the true variance of every sample, gained nothing at 1/15 exposure and are left out.
+chosen for each sub-band, and the results for four shifts are averaged. Weights for bright and dark pixels (Keenan and
+Kotula 2004), tried with the true variance of every sample, gained at most 0.04 dB at 1/15 exposure and are left out.
 """
 
 from __future__ import annotations

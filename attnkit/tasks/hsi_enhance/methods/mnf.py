@@ -2,7 +2,7 @@
 
 Green, Berman, Switzer and Craig, "A transformation for ordering multispectral data in terms of image quality with
 implications for noise removal" (1988). The noise covariance is diagonal: a full one from differences of neighbouring
-pixels holds the scene's texture as well and was 0.1 to 7 dB worse on dark cubes.
+pixels holds the scene's texture as well and was up to 7 dB worse on dark cubes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def run_mnf(
     """Regions of all bands and whole rows; see `methods.run`.
 
     A number of components keeps these as they are, as published. 0 takes all that stand above the noise and weighs each
-    with the share of its variance that is signal, which no number reached on any of the cubes that were tried.
+    with the share of its variance that is signal: on seven noisy cubes better than any number from 1 to 20, by 0.1 to
+    0.7 dB and 0.05 to 0.2 degrees.
     """
     import numpy as np
 

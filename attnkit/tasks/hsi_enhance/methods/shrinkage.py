@@ -24,7 +24,9 @@ STRIP_SAMPLES, HALO = 2_000_000, 64
 
 
 def sure_threshold(coefficients: NDArray[Any]) -> tuple[float, float]:
-    """The soft threshold of least estimated risk, and that risk as a mean over the coefficients (equation 11).
+    """The soft threshold of least estimated risk, and that risk as a mean over the coefficients.
+
+    SURE(t) = n - 2 #(|x| <= t) + sum min(|x|, t)^2
 
     coefficients  of any shape, with noise of variance 1
     """
