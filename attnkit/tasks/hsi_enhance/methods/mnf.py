@@ -25,7 +25,7 @@ def run_mnf(
 
     A number of components keeps these as they are, as published. 0 takes all that stand above the noise and weighs each
     with the share of its variance that is signal: on seven noisy cubes better than any number from 1 to 20, by 0.1 to
-    0.7 dB and 0.05 to 0.2 degrees.
+    0.7 dB and 0.05 to 0.25 degrees.
     """
     import numpy as np
 
