@@ -7,12 +7,14 @@ slices of channels need no copies. What is rearranged:
 - a dense block never concatenates: the convolutions of its input run as one, and what each new feature adds to the
   convolutions after it is summed in the block's buffer, which at the end holds the new features themselves;
 - no activation stands between the fusion of the blocks and the last convolution of the illumination branch, so both
-  are one convolution, summed up block by block and done as a matrix product and nine shifted sums.
+  are one convolution, summed up block by block and done as a matrix product and nine shifted sums;
+- on a CPU in float32, 3x3 convolutions of many channels are done by `winograd`.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,10 +23,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnkit.models.hsie.model import DenseAttentionBlock, HsieLptn
+from attnkit.models.hsie.winograd import convolve, suits, transformed
 from attnkit.models.weights import read_weights
 from attnkit.runtime.errors import UsageError
 
-Affine = tuple[Tensor, Tensor | None]
+
+@dataclass(frozen=True)
+class Convolution:
+    """A same-size convolution: weight channels-last, and transformed where that pays."""
+
+    weight: Tensor
+    bias: Tensor
+    kernel: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
+        weight = weight.detach()
+        bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach()
+        packed = weight.contiguous(memory_format=torch.channels_last)
+        return cls(packed, bias, transformed(weight) if suits(weight) else None)
+
+    def __call__(self, features: Tensor, slope: float = 1.0, into: Tensor | None = None) -> Tensor:
+        """Of channels-last features, zeros outside; `slope` and `into` as in `winograd.convolve`."""
+        if self.kernel is not None:
+            images = features.contiguous()
+            result = into
+            if result is None:
+                result = features.new_empty(*features.shape[:3], self.weight.shape[0])
+            for at in range(len(images)):
+                convolve(images[at], self.kernel, self.bias, slope, result[at], add=into is not None)
+            return result
+        planar = F.conv2d(features.permute(0, 3, 1, 2), self.weight, self.bias, padding=self.weight.shape[3] // 2)
+        result = planar.permute(0, 2, 3, 1).contiguous()
+        if into is not None:
+            return into.add_(result)
+        return result if slope == 1 else F.leaky_relu_(result, slope)
 
 
 class FastHsie:
@@ -58,8 +91,8 @@ class FastHsie:
         self.high_bytes = 4 * (4 * model.config["width"] + 16)
         with torch.no_grad():
             self._spatial = _widest([(conv.weight, conv.bias) for conv in model.spatial])
-            self._spectral = [_affine(conv) for conv in model.spectral]
-            self._enter = _affine(model.enter)
+            self._spectral = [_of(conv) for conv in model.spectral]
+            self._enter = _of(model.enter)
             self._dense = [_Dense(block) for block in model.blocks]  # type: ignore[arg-type]
             self._mix = [block.attention for block in model.blocks]
             taps = model.relight.weight[0].flatten(1)
@@ -67,8 +100,8 @@ class FastHsie:
             self._taps = list(fused.split(self.channels))
             self._tap_bias = model.fuse.bias @ taps
             self._relight_bias = model.relight.bias
-            self._mask_enter = _affine(model.mask_enter)
-            self._mask_blocks = [(_affine(pair.first), _affine(pair.second)) for pair in model.mask_blocks]
+            self._mask_enter = _of(model.mask_enter)
+            self._mask_blocks = [(_of(pair.first), _of(pair.second)) for pair in model.mask_blocks]
             self._mask_taps = model.mask_leave.weight[0].flatten(1).contiguous()
             self._mask_bias = model.mask_leave.bias
             self._curve = (
@@ -77,7 +110,7 @@ class FastHsie:
                 model.curve_leave.weight.flatten(),
                 model.curve_leave.bias,
             )
-            self._last = None if model.last is None else _affine(model.last)
+            self._last = None if model.last is None else (model.last.weight.detach(), model.last.bias.detach())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> FastHsie:
@@ -89,8 +122,8 @@ class FastHsie:
 
     def enter(self, low: Tensor, context: Tensor) -> Tensor:
         """Features [batch, rows, columns, channels] of half-resolution bands [batch, rows, columns, 1] and [..., K]."""
-        parts = [_conv(low, self._spatial), *(_conv(context, one) for one in self._spectral)]
-        return _conv(torch.cat(parts, 3).relu_(), self._enter).relu_()
+        parts = [self._spatial(low), *(conv(context) for conv in self._spectral)]
+        return self._enter(torch.cat(parts, 3).relu_(), slope=0.0)
 
     def update(self, block: int, features: Tensor) -> Tensor:
         """What a block adds to its input before the channel attention weighs it; shaped as the input."""
@@ -117,7 +150,7 @@ class FastHsie:
         return _shifted_sum(taps).add_(self._relight_bias)
 
     def brighten(self, low: Tensor, context: Tensor) -> Tensor:
-        """The whole illumination branch: half-resolution bands [batch, rows, columns, 1] and [..., K] -> bright ones."""
+        """The whole illumination branch: half-resolution bands [batch, rows, columns, 1] and [..., K] -> bright."""
         features = self.enter(low, context)
         taps = None
         for block in range(self.blocks):
@@ -131,9 +164,9 @@ class FastHsie:
         """The second half: full-resolution mean detail and half-resolution bands, all [batch, rows, columns, 1]."""
         size = detail.shape[1:3]
         shown = torch.cat([low, bright], 3).repeat_interleave(2, 1).repeat_interleave(2, 2)
-        mask = F.leaky_relu_(_conv(torch.cat([detail, shown], 3), self._mask_enter))
+        mask = self._mask_enter(torch.cat([detail, shown], 3), slope=0.01)
         for first, second in self._mask_blocks:
-            mask += _conv(F.leaky_relu_(_conv(mask, first)), second)
+            mask = second(first(mask, slope=0.01), into=mask)
         weight = _shifted_sum((mask.view(-1, mask.shape[3]) @ self._mask_taps).view(*mask.shape[:3], 9))
         masked = weight.add_(self._mask_bias + 1).mul_(detail)
         enter, enter_bias, leave, leave_bias = self._curve
@@ -152,48 +185,37 @@ class _Dense:
         self.growth = block.dense[0].weight.shape[0]
         weights = [conv.weight for conv in block.dense]
         # what the block's input, and then each new feature, adds to all the convolutions that see it
-        self.enter = _packed(torch.cat([weight[:, :channels] for weight in weights]))
-        self.bias = torch.cat([conv.bias for conv in block.dense])
+        together = torch.cat([weight[:, :channels] for weight in weights])
+        self.enter = Convolution.of(together, torch.cat([conv.bias for conv in block.dense]))
         self.later = []
         for new in range(len(weights) - 1):
             start = channels + new * self.growth
             seen = [weight[:, start : start + self.growth] for weight in weights[new + 1 :]]
-            self.later.append(_packed(torch.cat(seen)))
+            self.later.append(Convolution.of(torch.cat(seen), None))
         reduce = block.reduce.weight[:, :, 0, 0].T
         self.own, self.new = reduce[:channels].contiguous(), reduce[channels:].contiguous()
         self.reduce_bias = block.reduce.bias
 
     def __call__(self, features: Tensor) -> Tensor:
         growth = self.growth
-        stacked = _conv(features, (self.enter, self.bias))
-        for new, weight in enumerate(self.later):
+        stacked = self.enter(features)
+        for new, conv in enumerate(self.later):
             ready = stacked[..., new * growth : (new + 1) * growth].relu_()
-            stacked[..., (new + 1) * growth :] += _conv(ready.contiguous(), (weight, None))
+            stacked[..., (new + 1) * growth :] += conv(ready.contiguous())
         stacked[..., -growth:].relu_()
         flat = torch.addmm(self.reduce_bias, features.reshape(-1, features.shape[3]), self.own)
         return flat.addmm_(stacked.view(-1, stacked.shape[3]), self.new).view(features.shape)
 
 
-def _packed(weight: Tensor) -> Tensor:
-    return weight.detach().contiguous(memory_format=torch.channels_last)
+def _of(conv: Any) -> Convolution:
+    return Convolution.of(conv.weight, conv.bias)
 
 
-def _affine(conv: Any) -> Affine:
-    return _packed(conv.weight), conv.bias
-
-
-def _widest(layers: list[Any]) -> Affine:
+def _widest(layers: list[Any]) -> Convolution:
     """Convolutions of one input as one, the narrower kernels with zeros around."""
     widest = max(weight.shape[3] for weight, _ in layers)
     padded = [F.pad(weight, [(widest - weight.shape[3]) // 2] * 4) for weight, _ in layers]
-    return _packed(torch.cat(padded)), torch.cat([bias for _, bias in layers])
-
-
-def _conv(features: Tensor, layer: Affine) -> Tensor:
-    """Same-size convolution, zeros outside, of channels-last features."""
-    weight, bias = layer
-    result = F.conv2d(features.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[3] // 2)
-    return result.permute(0, 2, 3, 1).contiguous()
+    return Convolution.of(torch.cat(padded), torch.cat([bias for _, bias in layers]))
 
 
 def _shifted_sum(taps: Tensor) -> Tensor:

@@ -56,11 +56,19 @@ class DenseAttentionBlock(nn.Module):
         self.attention = ChannelAttention()
 
     def forward(self, features: Tensor) -> Tensor:
+        update = self.update(features)
+        return self.attention(update)[..., None, None] * update + features
+
+    def update(self, features: Tensor) -> Tensor:
+        """What is added to the features once attention has weighed its channels."""
         stacked = features
         for conv in self.dense:
             stacked = torch.cat([stacked, F.relu(conv(stacked))], 1)
-        update = self.reduce(stacked)
-        return self.attention(update)[..., None, None] * update + features
+        return self.reduce(stacked)
+
+    def attended(self, features: Tensor, attention: Tensor) -> Tensor:
+        """The result with attention [batch, channels] that is known already."""
+        return attention[..., None, None] * self.update(features) + features
 
 
 class ResidualPair(nn.Module):
@@ -132,7 +140,8 @@ class HsieLptn(TorchModel):
 
         Values are bright units (full exposure is 1) and are not clipped. Odd sizes are made even by reflection.
         """
-        if band.ndim != 4 or neighbours.shape != (band.shape[0], self.neighbours, *band.shape[2:]) or band.shape[1] != 1:
+        expected = (band.shape[0], self.neighbours, *band.shape[2:])
+        if band.ndim != 4 or band.shape[1] != 1 or neighbours.shape != expected:
             raise UsageError(
                 f"hsie-lptn: a band of shape {tuple(band.shape)} and neighbours of shape {tuple(neighbours.shape)}, "
                 f"expected [batch, 1, rows, columns] and [batch, {self.neighbours}, rows, columns]"

@@ -155,9 +155,10 @@ def _run_blocks(
             result = torch.empty_like(detail)
             for box in boxes(*low.shape, how.side):
                 outer = box.grown(network.finish_reach, *low.shape)
-                parts = (plane[where.slices] for plane, where in ((detail, outer.doubled()), (low, outer), (bright, outer)))
+                full, around = box.doubled(), outer.doubled()
+                parts = detail[around.slices], low[outer.slices], bright[outer.slices]
                 tile = network.finish(*(part[None, ..., None].contiguous() for part in parts))
-                result[box.doubled().slices] = tile[(0, *box.doubled().within(outer.doubled()), 0)]
+                result[full.slices] = tile[(0, *full.within(around), 0)]
             values = result[None, :rows, :columns].cpu().numpy()
         del detail, bright, low, result
         yield region, values
@@ -306,12 +307,14 @@ class _TileReader:
         for number, times in enumerate(counts.tolist()):
             total += times * planes[:, number : number + 1].double()
         mean = (total / len(self._window)).to(planes.dtype)
-        return _detail(mean)[(slice(None), slice(None), *box.doubled().within(outer.doubled()))].movedim(1, 3).contiguous()
+        place = box.doubled().within(outer.doubled())
+        return _detail(mean)[(slice(None), slice(None), *place)].movedim(1, 3).contiguous()
 
     def _read(self, box: Box, numbers: NDArray[np.int64]) -> Tensor:
         full = box.doubled()
         _, rows, columns = self._source.shape
-        planes = self._source.read(numbers, slice(full.top, min(full.bottom, rows)), slice(full.left, min(full.right, columns)))
+        down, across = slice(full.top, min(full.bottom, rows)), slice(full.left, min(full.right, columns))
+        planes = self._source.read(numbers, down, across)
         # the last box holds the pixel that the reflection needs, or the band has but one
         return _evened(planes, self._network)
 
