@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from cli_cases import Run, tree
 
+from attnkit.models import registry
 from attnkit.tasks.hsi_enhance import journal
-from attnkit.tasks.hsi_enhance.methods import regions
+from attnkit.tasks.hsi_enhance.methods import bandwise, regions
 
 # one row of the cubes here
 TILE_SAMPLES = 20 * 9
@@ -22,8 +23,9 @@ DYING = """
 import os, signal, sys
 from attnkit import cli
 from attnkit.tasks.hsi_enhance import journal
-from attnkit.tasks.hsi_enhance.methods import regions
+from attnkit.tasks.hsi_enhance.methods import bandwise, regions
 regions.ROW_REGION_SAMPLES = int(sys.argv[1])
+bandwise.GROUP_PIXELS = 1
 add, count = journal.Journal.add, 0
 def dying(self, region, clipped):
     global count
@@ -38,8 +40,9 @@ cli.main(sys.argv[2:])
 
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of one row."""
+    """Tiles of one row, or one band for methods that work band by band."""
     monkeypatch.setattr(regions, "ROW_REGION_SAMPLES", TILE_SAMPLES)
+    monkeypatch.setattr(bandwise, "GROUP_PIXELS", 1)
 
 
 def write_cube(path: Path, seed: int = 1) -> np.ndarray:
@@ -80,9 +83,13 @@ def test_a_killed_cube_goes_on_tile_by_tile_to_the_same_bytes(format: str, run: 
     assert record["clipped_values"] > 0
 
 
-def test_a_denoising_method_goes_on_too(run: Run, work: Path, tiles) -> None:
+@pytest.mark.parametrize("method", ["lowrank", "hsie", "hsie-lptn"])
+def test_a_denoising_method_goes_on_too(method: str, run: Run, work: Path, tiles) -> None:
     write_cube(work / "a.npy")
     options = ("--method", "lowrank", "--preview", "p/", "--plot-spectra", "3,3")
+    if method != "lowrank":
+        registry.save(registry.build(method, tiny=True), method, work / "m.safetensors")
+        options = ("--model", "m.safetensors", *options[2:])
     assert run("hsi-enhance", "a.npy", *options, "--out", "whole/").code == 0
     (work / "p/a.png").rename(work / "whole.png")
     killed("a.npy", *options, "--out", "o/")

@@ -242,19 +242,18 @@ class HsiEnhanceFiles(FileCommand):
             seconds=round(0.2 + samples / 1e6 * SECONDS_PER_MEGASAMPLE[self.method], 1),
             memory_bytes=self.memory,
             size=f"{columns}x{rows}, {bands} bands",
-            tiles=sum(1 for _ in row_regions(shape)),
+            # how a model of another family cuts a cube is settled once it is loaded
+            tiles=None if self.model not in (None, DEFAULT_MODEL) else sum(1 for _ in row_regions(shape)),
         )
 
     def open(self, context: Context) -> HsiEnhanceWorker:
         from .worker import HsiEnhanceWorker
 
         if has_model(self.method):
-            from attnkit.models import registry
+            from .methods.hsie import opened
 
             # weights that cannot be read are no fault of the first cube
-            registry.open_model(
-                self.model or DEFAULT_MODEL, task=self.name, device=context.device, offline=context.offline
-            )
+            opened(self.model or DEFAULT_MODEL, context.device, context.offline)
         return HsiEnhanceWorker(self, context)
 
 
