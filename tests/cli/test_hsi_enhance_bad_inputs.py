@@ -15,6 +15,7 @@ from cli_cases import Run, finish, tree
 from test_hsi_enhance_files import GAIN, cube_of, read, write_envi
 
 from attnkit.cubes import open_cube
+from attnkit.models import registry
 
 
 def refused(run: Run, work: Path, *arguments: object, code: int = 1) -> str:
@@ -91,7 +92,7 @@ def test_what_is_no_cube_of_numbers(suffix: str, run: Run, work: Path) -> None:
     assert f"a{suffix}" in refused(run, work, f"a{suffix}")
 
 
-@pytest.mark.parametrize("method", ["gain", "mnf", "lowrank", "clahe"])
+@pytest.mark.parametrize("method", ["gain", "mnf", "lowrank", "clahe", "hsie", "hsie-lptn"])
 @pytest.mark.parametrize("case", ["one band", "two bands", "one pixel", "one row", "zero", "flat", "holes"])
 def test_degenerate_cubes_are_done(case: str, method: str, run: Run, work: Path) -> None:
     cube = {
@@ -104,11 +105,17 @@ def test_degenerate_cubes_are_done(case: str, method: str, run: Run, work: Path)
         "holes": np.where(np.random.default_rng(1).random((9, 8, 5)) < 0.2, np.nan, cube_of(shape=(9, 8, 5))),
     }[case]
     np.save("a.npy", cube)
-    ended = run("hsi-enhance", "a.npy", "--method", method, "--json")
+    options = ("--method", method)
+    if method.startswith("hsie"):
+        registry.save(registry.build(method, tiny=True), method, work / f"{method}.safetensors")
+        options = ("--model", f"{method}.safetensors")
+    ended = run("hsi-enhance", "a.npy", *options, "--json")
     assert ended.code == 0, ended.err
     out = read(work / "a_hsi-enhance.npy")
     assert out.shape == cube.shape
     np.testing.assert_array_equal(np.isnan(out), np.isnan(cube))
+    if (method, case) == ("hsie-lptn", "one band"):
+        assert "reflect" in ended.err and "reflect" in json.loads(ended.out)["items"][0]["warnings"][0]
     if case == "zero":
         assert not out.any() and "every value is 0" in ended.err
     if case == "flat":

@@ -88,8 +88,8 @@ def test_a_denoising_method_goes_on_too(method: str, run: Run, work: Path, tiles
     write_cube(work / "a.npy")
     options = ("--method", "lowrank", "--preview", "p/", "--plot-spectra", "3,3")
     if method != "lowrank":
-        registry.save(registry.build(method, tiny=True), method, work / "m.safetensors")
-        options = ("--model", "m.safetensors", *options[2:])
+        registry.save(registry.build(method, tiny=True), method, work / f"stopped-{method}.safetensors")
+        options = ("--model", f"stopped-{method}.safetensors", *options[2:])
     assert run("hsi-enhance", "a.npy", *options, "--out", "whole/").code == 0
     (work / "p/a.png").rename(work / "whole.png")
     killed("a.npy", *options, "--out", "o/")
