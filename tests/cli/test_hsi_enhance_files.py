@@ -242,15 +242,15 @@ def test_spectra_are_drawn_beside_the_output_or_where_plot_says(run: Run, work: 
 def test_dry_run_tells_bytes_disk_tiles_time_and_memory(run: Run, work: Path) -> None:
     np.save("a.npy", cube_of())
     np.save("b.npy", cube_of(2))
-    options = ("--dry-run", "--dtype", "float32", "--memory", "800MB", "--jobs", 2, "--out", "o/")
+    options = ("--dry-run", "--dtype", "float32", "--memory", "1.6GB", "--jobs", 2, "--out", "o/")
     ended = run("hsi-enhance", "a.npy", "b.npy", *GAIN, *options, "--json")
     document = json.loads(ended.out)
     first = document["items"][0]
-    assert (first["output_bytes"], first["tiles"], first["memory_bytes"]) == (480, 1, 400_000_000)
-    assert document["summary"]["memory_bytes"] == 800_000_000 and document["summary"]["free_bytes"] > 0
+    assert (first["output_bytes"], first["tiles"], first["memory_bytes"]) == (480, 1, 800_000_000)
+    assert document["summary"]["memory_bytes"] == 1_600_000_000 and document["summary"]["free_bytes"] > 0
     assert first["seconds"] > 0 and list(work.glob("o*")) == []
     ended = run("hsi-enhance", "a.npy", "b.npy", *GAIN, *options)
-    assert "800.0 MB of memory" in ended.out and "5x6, 4 bands" in ended.out
+    assert "1.6 GB of memory" in ended.out and "5x6, 4 bands" in ended.out
 
 
 def test_standard_streams(run: Run, work: Path) -> None:

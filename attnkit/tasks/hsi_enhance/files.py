@@ -18,7 +18,7 @@ from attnkit.runtime.items import Context, Estimate, Identity, Item, SideOutput
 
 from .methods import check_settings, has_model
 from .methods.regions import row_regions
-from .task import EnhanceRequest, crop_of
+from .task import BASE_MEMORY, LEAST_MEMORY, EnhanceRequest, crop_of
 
 if TYPE_CHECKING:
     from .worker import HsiEnhanceWorker
@@ -240,7 +240,7 @@ class HsiEnhanceFiles(FileCommand):
         return Estimate(
             output_bytes=samples * width,
             seconds=round(0.2 + samples / 1e6 * SECONDS_PER_MEGASAMPLE[self.method], 1),
-            memory_bytes=self.memory,
+            memory_bytes=max(self.memory, BASE_MEMORY + LEAST_MEMORY),
             size=f"{columns}x{rows}, {bands} bands",
             # how a model of another family cuts a cube is settled once it is loaded
             tiles=None if self.model not in (None, DEFAULT_MODEL) else sum(1 for _ in row_regions(shape)),
