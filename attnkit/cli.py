@@ -62,6 +62,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
                 "Train the model of tonemap on HDR panoramas",
                 imports=("torch", "cv2", "numba", "safetensors"),
             ),
+            "hsi-enhance": Entry(
+                "attnkit.commands.train_hsi_enhance:train_hsi_enhance",
+                "Train the model of hsi-enhance on darkened cubes",
+                imports=("torch", "cv2", "pywt", "safetensors"),
+            ),
         },
     ),
     "eval": Family(

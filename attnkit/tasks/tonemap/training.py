@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import torch
 from attnkit_kernels.image import lut3d
 from torch import Tensor
 
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
 from attnkit.models.llf_lut_fast import LUMA, FastConfig, anchor_of
 from attnkit.models.llf_lut_fast_torch import FastLlfLut, Rendering, luma
 from attnkit.models.weights import read_weights, write_weights
@@ -241,13 +241,7 @@ def train(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train a model and write its weight file; returns what the provenance says, with the validation score."""
-    checkpoint = out.with_name(out.name + ".checkpoint")
-    if out.exists() and not overwrite:
-        raise UsageError(f"--out: {out} exists; give --overwrite or another name")
-    if resume and not checkpoint.is_file():
-        raise UsageError(f"--resume: no checkpoint {checkpoint}; leave --resume out to begin")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out: no folder {out.parent}; make it first")
+    checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
     paths, validation_paths = scenes(data)
     panoramas = [read_picture(path).pixels for path in paths.values()]
     pictures = [
@@ -264,7 +258,7 @@ def train(
     begun = None if init is None else read_weights(init)
     if begun is not None:
         model.load_state_dict({name: torch.from_numpy(values) for name, values in begun.arrays.items()})
-    before = load_checkpoint(checkpoint, recipe, device) if resume else None
+    before = load_checkpoint(checkpoint, asdict(recipe), device) if resume else None
     state: dict[str, Any] | None = None
     totals: dict[str, list[float]] = {}
     saved = time.monotonic()
@@ -277,7 +271,7 @@ def train(
             say(f"step {step + 1}  minutes {state['minutes']:.1f}  {means}")
             totals.clear()
         if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            save_checkpoint(checkpoint, state, recipe)
+            save_checkpoint(checkpoint, state, asdict(recipe))
             saved = time.monotonic()
     if state is None:
         raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
@@ -295,22 +289,3 @@ def train(
     write_weights(out, arrays, architecture="llf-lut", config=sizes, provenance=provenance)
     checkpoint.unlink(missing_ok=True)
     return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
-
-
-def save_checkpoint(path: Path, state: dict[str, Any], recipe: Recipe) -> None:
-    """Keep the state of a training, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save({**state, "recipe": asdict(recipe)}, partial)
-    os.replace(partial, path)
-
-
-def load_checkpoint(path: Path, recipe: Recipe, device: str) -> dict[str, Any]:
-    """State to go on from; UsageError where it was made by another recipe (its time and steps may differ)."""
-    state = torch.load(path, map_location=device, weights_only=True)
-    made, wanted = state.pop("recipe"), asdict(recipe)
-    for name in wanted:
-        if name not in ("minutes", "steps") and made.get(name) != wanted[name]:
-            raise UsageError(
-                f"--resume: {path} was made with {name} {made.get(name)}, got {wanted[name]}; give the same options"
-            )
-    return state

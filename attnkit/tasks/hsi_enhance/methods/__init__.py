@@ -49,7 +49,12 @@ class Method:
 
 
 _ALL = (
-    Method("hsie", "learned", has_model=True),
+    Method(
+        "hsie",
+        "learned: the cube's eigen-images, or its bands where the model is the published one",
+        {"rank": Setting(0, 0, 1000), "window": Setting("band", words=("band", "nm"))},
+        has_model=True,
+    ),
     Method("gain", "brightened only"),
     Method("mnf", "minimum noise fraction: the components above the noise", {"components": Setting(0, 0, 100_000)}),
     Method(

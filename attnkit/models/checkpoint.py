@@ -1,0 +1,46 @@
+"""The state of a training on disk, so that a stopped one can go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnkit.runtime.errors import UsageError
+
+# a training may be given more of these when it goes on
+EXTENDABLE = ("minutes", "steps")
+
+
+def checkpoint_of(out: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Where the checkpoint of a weight file is; UsageError where `out` cannot be written or there is none to resume."""
+    checkpoint = out.with_name(out.name + ".checkpoint")
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out: {out} exists; give --overwrite or another name")
+    if resume and not checkpoint.is_file():
+        raise UsageError(f"--resume: no checkpoint {checkpoint}; leave --resume out to begin")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out: no folder {out.parent}; make it first")
+    return checkpoint
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Keep the state of a training, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save({**state, "recipe": dict(recipe)}, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """State to go on from; UsageError where it was made by another recipe (its time and steps may differ)."""
+    state = torch.load(path, map_location=device, weights_only=True)
+    made = state.pop("recipe")
+    for name, wanted in recipe.items():
+        if name not in EXTENDABLE and made.get(name) != wanted:
+            raise UsageError(
+                f"--resume: {path} was made with {name} {made.get(name)}, got {wanted}; give the same options"
+            )
+    return state

@@ -1,0 +1,96 @@
+"""Method hsie: learned. The model decides what it works on: eigen-images (the default) or bands (as published)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ..source import Region, Source
+from .regions import row_regions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from attnkit.models.hsie.subspace import HsieSubspace
+
+    from ..subspace import Subspace
+
+DEFAULT_MODEL = "hsie"
+# the first estimate that the default model was trained to correct
+WAVELET = "sym4"
+# eigen-images below the edge of the noise that are looked at all the same: the network finds shapes in them
+FURTHER = 2
+
+
+@lru_cache(maxsize=1)
+def opened(model: str, device: str, offline: bool) -> Any:
+    """The model, loaded once in a process."""
+    from attnkit.models import registry
+
+    return registry.open_model(model, task="hsi-enhance", device=device, offline=offline)
+
+
+def run_hsie(
+    source: Source,
+    *,
+    settings: Mapping[str, Any],
+    memory: int,
+    done: Collection[Region],
+    facts: dict[str, Any],
+    device: str,
+    model: str | None,
+    offline: bool = False,
+) -> Iterator[tuple[Region, NDArray[np.float32]]]:
+    """Regions of the cube; see `methods.run`."""
+    network = opened(model or DEFAULT_MODEL, device, offline)
+    from attnkit.models.hsie.fast import FastHsie
+
+    if isinstance(network, FastHsie):
+        from .bandwise import run_bandwise
+
+        yield from run_bandwise(
+            source, network, memory=memory, done=done, facts=facts, by_wavelength=settings["window"] == "nm"
+        )
+        return
+    todo = [region for region in row_regions(source.shape) if region not in done]
+    if todo:
+        yield from run_subspace(source, network, todo, settings["rank"], memory, facts)
+
+
+def fitted(source: Source, memory: int, rank: int = 0, most: int | None = None) -> Subspace:
+    """The subspace that the network works in: of `rank` dimensions, or those above the noise and FURTHER ones."""
+    from ..statistics import gather
+    from ..subspace import find_subspace
+
+    statistics = gather(source, memory)
+    wanted = rank or find_subspace(statistics).rank + FURTHER
+    return find_subspace(statistics, wanted if most is None else min(wanted, most))
+
+
+def first_estimate(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An eigen-image without most of its noise, for the network to correct."""
+    from .shrinkage import shrink
+
+    return shrink(plane, WAVELET)
+
+
+def run_subspace(
+    source: Source, network: HsieSubspace, todo: list[Region], rank: int, memory: int, facts: dict[str, Any]
+) -> Iterator[tuple[Region, NDArray[np.float32]]]:
+    """Project, shrink, correct, rebuild. Arrays: the eigen-images, their estimates, and a strip of activations."""
+    from attnkit.models.hsie.subspace import correct
+
+    from ..subspace import empty
+
+    subspace = fitted(source, memory, rank)
+    planes = subspace.project(source, memory // 2)
+    estimates = empty(planes.shape, memory // 4)
+    for plane, estimate in zip(planes, estimates, strict=True):
+        estimate[...] = first_estimate(plane)
+    for first, better in correct(network, planes, estimates, memory // 4):
+        planes[first : first + len(better)] = better
+    facts.update(rank=subspace.rank, noise=float(f"{subspace.noise.mean():.4g}"))
+    for region in todo:
+        yield region, subspace.rebuild(planes[:, region.top : region.bottom])

@@ -1,0 +1,269 @@
+"""Training recipe of hsi-enhance: the small default on eigen-images, the published network on band windows."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attnkit.models import registry
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from attnkit.models.hsie.window import band_window
+from attnkit.models.weights import read_weights, write_weights
+from attnkit.runtime.errors import ItemError, UsageError
+
+from .materials import PIECE, Materials, dark_pair, eigen_images, find_materials
+
+ARCHITECTURES = ("hsie", "hsie-lptn")
+CHECKPOINT_MINUTES = 2.0
+REPORT_STEPS = 50
+VALIDATION_CUBES = 24
+# of the squared error beside the error itself
+SQUARE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that the result depends on besides the material and the weights begun with.
+
+    cubes    that are made before the first step; every step cuts its crops from some of them
+    batch    cubes a step (hsie: all their eigen-images), or band windows a step (hsie-lptn)
+    crop     pixels along a side
+    average  decay of the running mean of the weights, which is what is written
+    """
+
+    arch: str = "hsie"
+    seed: int = 0
+    minutes: float = 60.0
+    steps: int = 3000
+    cubes: int = 1000
+    batch: int = 3
+    crop: int = 64
+    rate: float = 3e-3
+    average: float = 0.998
+
+
+def recipe_of(arch: str, **given: Any) -> Recipe:
+    """The recipe of an architecture with some of its values replaced."""
+    if arch not in ARCHITECTURES:
+        raise UsageError(f"--arch: got {arch!r}, expected {' or '.join(ARCHITECTURES)}")
+    published: dict[str, Any] = {"cubes": 240, "batch": 16, "crop": 32, "rate": 4e-4} if arch == "hsie-lptn" else {}
+    return Recipe(arch=arch, **{**published, **{name: value for name, value in given.items() if value is not None}})
+
+
+def make_example(index: int, recipe: Recipe, materials: Materials) -> NDArray[np.float32]:
+    """Example `index` of a recipe: `eigen_images`, or [2, bands, rows, columns] of a noisy cube and its clean twin."""
+    draw = np.random.default_rng((recipe.seed, index))
+    noisy, clean = dark_pair(draw, materials)
+    return eigen_images(noisy, clean) if recipe.arch == "hsie" else np.stack([noisy, clean])
+
+
+def make_examples(recipe: Recipe, materials: Materials, processes: int) -> Iterator[NDArray[np.float32]]:
+    """All examples in order; the same for any number of processes."""
+    make = partial(make_example, recipe=recipe, materials=materials)
+    if processes == 1:
+        yield from map(make, range(recipe.cubes))
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(make, range(recipe.cubes))
+
+
+class EigenImages:
+    """Crops of eigen-images and the loss of the default model on them."""
+
+    def __init__(self, recipe: Recipe, examples: list[NDArray[np.float32]], device: str) -> None:
+        self.recipe = recipe
+        self.examples = examples
+        self.device = device
+
+    def loss(self, model: Any, step: int) -> Tensor:
+        """Length and squared length of a pixel's error over all eigen-images, in units of the noise, averaged.
+
+        The length is to the spectral angle what its square is to the signal-to-noise ratio.
+        """
+        draw = np.random.default_rng((self.recipe.seed, 1, step))
+        crop, total = self.recipe.crop, torch.zeros((), device=self.device)
+        for index in draw.integers(VALIDATION_CUBES, len(self.examples), self.recipe.batch):
+            top, left = draw.integers(0, PIECE - crop + 1, 2)
+            piece = self.examples[index][:, :, top : top + crop, left : left + crop]
+            for axis in (2, 3):
+                if draw.random() < 0.5:
+                    piece = np.flip(piece, axis)
+            # the sign of an eigenvector means nothing
+            piece = piece * draw.choice([-1.0, 1.0], (1, piece.shape[1], 1, 1)).astype(np.float32)
+            noisy, estimate, wanted = torch.from_numpy(piece).to(self.device)
+            square = ((model(noisy, estimate) - wanted) ** 2).sum(0)
+            total = total + (torch.sqrt(square + 0.1) + SQUARE_SHARE * square).mean()
+        return total / self.recipe.batch
+
+    def validate(self, model: Any) -> dict[str, float]:
+        """Squared lengths of a pixel's error, in units of the noise: of noisy eigen-images, estimates, and the model."""
+        sums = np.zeros(3)
+        for example in self.examples[:VALIDATION_CUBES]:
+            noisy, estimate, wanted = torch.from_numpy(example).to(self.device)
+            with torch.inference_mode():
+                corrected = model(noisy, estimate)
+            sums += [float(((part - wanted) ** 2).sum(0).mean()) for part in (noisy, estimate, corrected)]
+        noisy_error, first, error = (sums / VALIDATION_CUBES).round(5).tolist()
+        return {"error_noisy": noisy_error, "error_first_estimate": first, "error": error}
+
+
+class BandWindows:
+    """Band windows of noisy cubes and the loss of the published network on them (mean L1, as published)."""
+
+    def __init__(self, recipe: Recipe, examples: list[NDArray[np.float32]], device: str) -> None:
+        self.recipe = recipe
+        self.examples = examples
+        self.device = device
+
+    def loss(self, model: Any, step: int) -> Tensor:
+        draw = np.random.default_rng((self.recipe.seed, 1, step))
+        crop = self.recipe.crop
+        bands, contexts, wanted = [], [], []
+        for index in draw.integers(VALIDATION_CUBES, len(self.examples), self.recipe.batch):
+            noisy, clean = self.examples[index]
+            windows, _ = band_window(len(noisy), model.neighbours)
+            band = int(draw.integers(len(noisy)))
+            top, left = draw.integers(0, PIECE - crop + 1, 2)
+            place = slice(top, top + crop), slice(left, left + crop)
+            bands.append(noisy[(band, *place)][None])
+            contexts.append(noisy[windows[band]][(slice(None), *place)])
+            wanted.append(clean[(band, *place)][None])
+        band_values, context, clean_values = (
+            torch.from_numpy(np.stack(part)).to(self.device) for part in (bands, contexts, wanted)
+        )
+        return (model(band_values, context) - clean_values).abs().mean()
+
+    def validate(self, model: Any) -> dict[str, float]:
+        """Mean PSNR over cubes and some of their bands, peak 1, of the noisy cubes and of the model."""
+        scores = []
+        for noisy, clean in self.examples[:VALIDATION_CUBES]:
+            windows, _ = band_window(len(noisy), model.neighbours)
+            some = np.linspace(0, len(noisy) - 1, 4).astype(int)
+            band = torch.from_numpy(noisy[some][:, None]).to(self.device)
+            context = torch.from_numpy(noisy[windows[some]]).to(self.device)
+            with torch.inference_mode():
+                result = model(band, context)[:, 0].cpu().numpy()
+            scores.append(
+                [-10 * np.log10(((part - clean[some]) ** 2).mean(axis=(1, 2))).mean() for part in (noisy[some], result)]
+            )
+        before, after = np.mean(scores, axis=0).round(3).tolist()
+        return {"psnr_noisy_db": before, "psnr_db": after}
+
+
+def steps(
+    model: Any, material: EigenImages | BandWindows, recipe: Recipe, state: dict[str, Any] | None
+) -> Iterator[tuple[int, float, dict[str, Any]]]:
+    """Train until steps or time are used up; yields (step, loss, state to go on from) after each step."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=1e-4)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    first, spent = 0, 0.0
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, first, spent = state["average"], state["step"], state["minutes"]
+    started = time.monotonic() - 60 * spent
+    for step in range(first, recipe.steps):
+        minutes = (time.monotonic() - started) / 60
+        progress = max(step / recipe.steps, minutes / recipe.minutes)
+        if progress >= 1:
+            return
+        rate = recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 100)
+        loss = material.loss(model, step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        # a young average follows faster
+        decay = min(recipe.average, (step + 1) / (step + 10))
+        for name, value in model.state_dict().items():
+            average[name].lerp_(value, 1 - decay)
+        yield (
+            step,
+            loss.item(),
+            {
+                "model": model.state_dict(),
+                "average": average,
+                "optimiser": optimiser.state_dict(),
+                "step": step + 1,
+                "minutes": float(minutes),
+            },
+        )
+
+
+def train(
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Train a model and write its weight file; returns what the provenance says, with the validation scores."""
+    if recipe.cubes <= VALIDATION_CUBES:
+        raise UsageError(f"--cubes: got {recipe.cubes}, expected more than the {VALIDATION_CUBES} that validate")
+    checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
+    before = load_checkpoint(checkpoint, asdict(recipe), device) if resume else None
+    materials = find_materials(data)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    say(
+        f"{len(materials.cubes)} measured cubes, {len(materials.library.reflectance)} spectra, "
+        f"{len(materials.pictures)} pictures"
+    )
+    examples = []
+    for example in make_examples(recipe, materials, torch.get_num_threads()):
+        examples.append(example)
+        if len(examples) % 100 == 0:
+            say(f"{len(examples)} of {recipe.cubes} cubes made")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = registry.build(recipe.arch).to(device).train()  # type: ignore[attr-defined]
+    begun = None if init is None else read_weights(init)
+    if begun is not None:
+        model.load_arrays(begun.arrays)
+    material = (EigenImages if recipe.arch == "hsie" else BandWindows)(recipe, examples, device)
+    state: dict[str, Any] | None = None
+    losses: list[float] = []
+    saved = time.monotonic()
+    for step, loss, state in steps(model, material, recipe, before):
+        losses.append(loss)
+        if (step + 1) % REPORT_STEPS == 0:
+            say(f"step {step + 1}  minutes {state['minutes']:.1f}  loss {np.mean(losses):.5f}")
+            losses.clear()
+        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+            save_checkpoint(checkpoint, state, asdict(recipe))
+            saved = time.monotonic()
+    if state is None:
+        raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
+    model.load_state_dict(state["average"])
+    model.eval()
+    provenance = {
+        "recipe": asdict(recipe),
+        "begun_with": None if begun is None else begun.provenance,
+        "measured_cubes": list(materials.cubes),
+        "spectra": len(materials.library.reflectance),
+        "pictures": len(materials.pictures),
+        "validation_cubes": VALIDATION_CUBES,
+        "validation": material.validate(model),
+        "steps": state["step"],
+    }
+    write_weights(out, model.arrays(), architecture=recipe.arch, config=model.config, provenance=provenance)
+    checkpoint.unlink(missing_ok=True)
+    return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
