@@ -95,6 +95,10 @@ def test_opens_for_its_task(name: str, tmp_path: Path) -> None:
     model = seeded(name)
     registry.save(model, name, tmp_path / "model.safetensors")
     mapper = registry.open_model(tmp_path / "model.safetensors", task=entry.task)
+    if entry.task != "tonemap":
+        # its verbs are its task's; tests/tasks has them
+        assert mapper.config == model.config
+        return
     pixels = model.example(40, 56)
     parameters = mapper.parameters(pixels)
     display = mapper.render(pixels, parameters)

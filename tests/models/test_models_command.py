@@ -227,7 +227,7 @@ def test_import_into_a_folder_and_again(attnkit: Run, tmp_path: Path) -> None:
     [
         (("absent.pth", "--as", "llf-lut-pp", "--out", "o.safetensors"), 2, "does not exist"),
         (("text.pth", "--as", "llf-lut-pp", "--out", "o.safetensors"), 1, "not a PyTorch checkpoint"),
-        (("best.pth", "--as", "llf-lut", "--out", "o.safetensors"), 2, "expected one of llf-lut-pp"),
+        (("best.pth", "--as", "llf-lut", "--out", "o.safetensors"), 2, "expected one of hsie-lptn, llf-lut-pp"),
         (("best.pth", "--as", "llf-pp", "--out", "o.safetensors"), 2, "did you mean 'llf-lut-pp'"),
         (("best.pth", "--as", "llf-lut-pp", "--out", "o.bin"), 2, "expected .safetensors"),
         (("best.pth", "--as", "llf-lut-pp"), 2, "--out"),

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from attnkit_kernels.image import laplacian
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnkit.models.hsie.model import DenseAttentionBlock, HsieLptn
@@ -82,7 +82,8 @@ class FastHsie:
         self.neighbours = model.neighbours
         self.blocks = len(model.blocks)
         self.channels = model.enter.weight.shape[0]
-        self.enter_reach, self.block_reach = 4, len(model.blocks[0].dense)  # type: ignore[arg-type]
+        blocks: list[DenseAttentionBlock] = list(model.blocks)  # type: ignore[arg-type]
+        self.enter_reach, self.block_reach = 4, len(blocks[0].dense)
         self.low_reach = self.enter_reach + self.blocks * self.block_reach + 1
         # mask convolutions and the last one at full resolution, and the pyramid's one sample
         self.finish_reach = 1 + (3 + 2 * len(model.mask_blocks) + (model.last is not None)) // 2
@@ -93,24 +94,24 @@ class FastHsie:
             self._spatial = _widest([(conv.weight, conv.bias) for conv in model.spatial])
             self._spectral = [_of(conv) for conv in model.spectral]
             self._enter = _of(model.enter)
-            self._dense = [_Dense(block) for block in model.blocks]  # type: ignore[arg-type]
-            self._mix = [block.attention for block in model.blocks]
+            self._dense = [_Dense(block) for block in blocks]
+            self._mix = [block.attention for block in blocks]
             taps = model.relight.weight[0].flatten(1)
             fused = model.fuse.weight[:, :, 0, 0].T @ taps
             self._taps = list(fused.split(self.channels))
-            self._tap_bias = model.fuse.bias @ taps
-            self._relight_bias = model.relight.bias
+            self._tap_bias = _bias(model.fuse) @ taps
+            self._relight_bias = _bias(model.relight)
             self._mask_enter = _of(model.mask_enter)
             self._mask_blocks = [(_of(pair.first), _of(pair.second)) for pair in model.mask_blocks]
             self._mask_taps = model.mask_leave.weight[0].flatten(1).contiguous()
-            self._mask_bias = model.mask_leave.bias
+            self._mask_bias = _bias(model.mask_leave)
             self._curve = (
                 model.curve_enter.weight.flatten(),
-                model.curve_enter.bias,
+                _bias(model.curve_enter),
                 model.curve_leave.weight.flatten(),
-                model.curve_leave.bias,
+                _bias(model.curve_leave),
             )
-            self._last = None if model.last is None else (model.last.weight.detach(), model.last.bias.detach())
+            self._last = None if model.last is None else (model.last.weight.detach(), _bias(model.last))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> FastHsie:
@@ -162,7 +163,7 @@ class FastHsie:
 
     def finish(self, detail: Tensor, low: Tensor, bright: Tensor) -> Tensor:
         """The second half: full-resolution mean detail and half-resolution bands, all [batch, rows, columns, 1]."""
-        size = detail.shape[1:3]
+        size = (detail.shape[1], detail.shape[2])
         shown = torch.cat([low, bright], 3).repeat_interleave(2, 1).repeat_interleave(2, 2)
         mask = self._mask_enter(torch.cat([detail, shown], 3), slope=0.01)
         for first, second in self._mask_blocks:
@@ -182,11 +183,12 @@ class _Dense:
 
     def __init__(self, block: DenseAttentionBlock) -> None:
         channels = block.reduce.weight.shape[0]
-        self.growth = block.dense[0].weight.shape[0]
-        weights = [conv.weight for conv in block.dense]
+        convs: list[nn.Conv2d] = list(block.dense)  # type: ignore[arg-type]
+        weights = [conv.weight for conv in convs]
+        self.growth = weights[0].shape[0]
         # what the block's input, and then each new feature, adds to all the convolutions that see it
         together = torch.cat([weight[:, :channels] for weight in weights])
-        self.enter = Convolution.of(together, torch.cat([conv.bias for conv in block.dense]))
+        self.enter = Convolution.of(together, torch.cat([_bias(conv) for conv in convs]))
         self.later = []
         for new in range(len(weights) - 1):
             start = channels + new * self.growth
@@ -194,7 +196,7 @@ class _Dense:
             self.later.append(Convolution.of(torch.cat(seen), None))
         reduce = block.reduce.weight[:, :, 0, 0].T
         self.own, self.new = reduce[:channels].contiguous(), reduce[channels:].contiguous()
-        self.reduce_bias = block.reduce.bias
+        self.reduce_bias = _bias(block.reduce)
 
     def __call__(self, features: Tensor) -> Tensor:
         growth = self.growth
@@ -205,6 +207,11 @@ class _Dense:
         stacked[..., -growth:].relu_()
         flat = torch.addmm(self.reduce_bias, features.reshape(-1, features.shape[3]), self.own)
         return flat.addmm_(stacked.view(-1, stacked.shape[3]), self.new).view(features.shape)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias.detach()
 
 
 def _of(conv: Any) -> Convolution:

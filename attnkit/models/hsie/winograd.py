@@ -56,7 +56,7 @@ def convolve(features: Tensor, kernel: Tensor, bias: Tensor, slope: float, resul
     rows, columns, inputs = features.shape
     outputs = kernel.shape[2]
     given = torch.get_num_threads()
-    threads = min(given, numba.config.NUMBA_NUM_THREADS)
+    threads = min(given, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     numba.set_num_threads(threads)
     across, down = (columns + 3) // 4, (rows + 3) // 4
     step = min(down, max(threads, PATCHES * threads // across))

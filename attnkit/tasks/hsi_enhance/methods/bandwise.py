@@ -153,7 +153,7 @@ def _run_blocks(
             bright = brighten_by_blocks(network, low, [window.low(int(band)) for band in windows[own]], how.side)
             detail = window.detail(windows[own])
             result = torch.empty_like(detail)
-            for box in boxes(*low.shape, how.side):
+            for box in boxes(low.shape[0], low.shape[1], how.side):
                 outer = box.grown(network.finish_reach, *low.shape)
                 full, around = box.doubled(), outer.doubled()
                 parts = detail[around.slices], low[outer.slices], bright[outer.slices]
