@@ -15,8 +15,10 @@ from attnkit_kernels.compiled import launch, loops
 from numba import prange
 from torch import Tensor
 
-# patches whose transforms of 64 channels stay in a core's cache
+# patches at a time: one thread keeps the transforms of 64 channels in its core's cache; for several, waiting for each
+# other costs more than that saves, above all on a busy machine
 PATCHES = 128
+SHARED_PATCHES = 1024
 # fewer channels leave nothing to gain: the transforms cost as much as the products save
 LEAST_CHANNELS = 32
 
@@ -59,7 +61,7 @@ def convolve(features: Tensor, kernel: Tensor, bias: Tensor, slope: float, resul
     threads = min(given, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     numba.set_num_threads(threads)
     across, down = (columns + 3) // 4, (rows + 3) // 4
-    step = min(down, max(threads, PATCHES * threads // across))
+    step = min(down, max(threads, (PATCHES if threads == 1 else SHARED_PATCHES) // across))
     spread = features.new_empty(36 * step * across * inputs)
     products = features.new_empty(36 * step * across * outputs)
     source, target, shift = features.numpy(), result.numpy(), bias.numpy()
