@@ -58,7 +58,8 @@ def hsi_enhance(
         str | None, _option(FILES, "Axes of .mat, HDF5 and .npy arrays, such as bands,rows,columns", metavar="A,B,C")
     ] = None,
     wavelengths: Annotated[
-        Path | None, _option(FILES, "Wavelengths in nm, one a line, where the cube has none", metavar="FILE")
+        Path | None,
+        _option(FILES, "Wavelengths, one a line or a column of a table, in place of the cube's", metavar="FILE"),
     ] = None,
     rows: Annotated[str | None, _option(FILES, "Only these rows; B is left out", metavar="A:B")] = None,
     cols: Annotated[str | None, _option(FILES, "Only these columns", "--cols", metavar="A:B")] = None,

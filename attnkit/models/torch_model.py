@@ -13,6 +13,15 @@ from attnkit.models.verbs import check_arrays
 from attnkit.runtime.errors import UsageError
 
 
+def torch_device(device: str) -> str:
+    """The device that "auto" means; UsageError for a CUDA device where torch finds none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch finds no such device; use --device cpu")
+    return device
+
+
 class TorchModel(nn.Module):
     """Base of torch models in the registry: arrays in and out, dtype, number of parameters.
 

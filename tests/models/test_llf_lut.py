@@ -260,7 +260,7 @@ def test_the_mapper_takes_parameters_and_strength() -> None:
 
 def test_the_mapper_refuses_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="'cuda:0': torch finds no such device"):
+    with pytest.raises(UsageError, match="cuda:0: torch finds no such device"):
         PublishedToneMapper(seeded("llf-lut-pp"), "cuda:0")
     assert PublishedToneMapper(seeded("llf-lut-pp"), "auto").device == "cpu"
 

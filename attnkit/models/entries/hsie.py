@@ -9,8 +9,10 @@ from attnkit.models.registry import Resolved, register
 
 def _open(resolved: Resolved, device: str) -> Any:
     from attnkit.models import registry
+    from attnkit.models.torch_model import torch_device
 
-    return registry.load(resolved.path).to(device)
+    network: Any = registry.load(resolved.path)
+    return network.to(torch_device(device))
 
 
 @register(

@@ -1,4 +1,4 @@
-"""Operations of the published network for one band, counted from its config."""
+"""Operations of the networks, counted from their configs."""
 
 from __future__ import annotations
 
@@ -22,5 +22,17 @@ def count_flops(config: Mapping[str, Any], rows: int, columns: int) -> int:
     high = 9 * 3 * width + config["residual_blocks"] * 2 * 9 * width * width + 9 * width + 2 * MASK_WIDTH
     if config["last_conv"]:
         high += 9
+    half_rows, half_columns = (rows + 1) // 2, (columns + 1) // 2
+    return 2 * half_rows * half_columns * (low + 4 * high)
+
+
+def count_subspace_flops(config: Mapping[str, Any], rows: int, columns: int) -> int:
+    """Floating-point operations of the convolutions of `HsieSubspace` for one eigen-image with its context."""
+    names = ("neighbours", "features", "growth", "convs", "blocks", "width", "handed")
+    context, features, growth, convs, blocks, width, handed = (config[key] for key in names)
+    dense = sum(9 * (features + growth * i) * growth for i in range(convs))
+    low = 9 * (4 + 2 * context) * features + blocks * (dense + (features + growth * convs) * features)
+    low += blocks * features * features + 9 * features + features * handed
+    high = 9 * (4 + context + handed) * width + config["residual_blocks"] * 2 * 9 * width * width + 9 * 2 * width
     half_rows, half_columns = (rows + 1) // 2, (columns + 1) // 2
     return 2 * half_rows * half_columns * (low + 4 * high)

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from attnkit.models.hsie.model import DenseAttentionBlock, HsieLptn
 from attnkit.models.hsie.winograd import convolve, suits, transformed
+from attnkit.models.torch_model import torch_device
 from attnkit.models.weights import read_weights
-from attnkit.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,7 @@ class FastHsie:
     """
 
     def __init__(self, model: HsieLptn, device: str = "cpu") -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(f"device {device!r}: torch finds no such device; use --device cpu")
+        device = torch_device(device)
         model = model.to(device).eval()
         self.config: dict[str, Any] = model.config
         self.device = device

@@ -56,8 +56,7 @@ class DenseAttentionBlock(nn.Module):
         self.attention = ChannelAttention()
 
     def forward(self, features: Tensor) -> Tensor:
-        update = self.update(features)
-        return self.attention(update)[..., None, None] * update + features
+        return self.attended(features)
 
     def update(self, features: Tensor) -> Tensor:
         """What is added to the features once attention has weighed its channels."""
@@ -66,9 +65,11 @@ class DenseAttentionBlock(nn.Module):
             stacked = torch.cat([stacked, F.relu(conv(stacked))], 1)
         return self.reduce(stacked)
 
-    def attended(self, features: Tensor, attention: Tensor) -> Tensor:
-        """The result with attention [batch, channels] that is known already."""
-        return attention[..., None, None] * self.update(features) + features
+    def attended(self, features: Tensor, attention: Tensor | None = None) -> Tensor:
+        """The result, with attention [batch, channels] that is known already or is that of these features."""
+        update = self.update(features)
+        known = self.attention(update) if attention is None else attention
+        return known[..., None, None] * update + features
 
 
 class ResidualPair(nn.Module):

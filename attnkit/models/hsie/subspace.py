@@ -85,7 +85,7 @@ class HsieSubspace(TorchModel):
             nn.init.normal_(layer.weight, std=1e-3)
         for pair in self.mask_blocks:
             with torch.no_grad():
-                pair.second.weight.mul_(0.1)
+                pair.second.weight.mul_(0.1)  # type: ignore[union-attr, operator]
 
     @property
     def reach(self) -> int:
@@ -123,7 +123,8 @@ class HsieSubspace(TorchModel):
         features = self._entered(view, chosen)
         outputs = []
         for number, block in enumerate(self.blocks):
-            features = block(features) if attention is None else block.attended(features, attention[number])
+            known = () if attention is None else (attention[number],)
+            features = block.attended(features, *known)  # type: ignore[operator]
             outputs.append(features)
         fused = self.fuse(torch.cat(outputs, 1))
         return self.relight(fused), fused
@@ -135,8 +136,8 @@ class HsieSubspace(TorchModel):
         """
         features = self._entered(view, chosen)
         for block, weights in zip(self.blocks, attention, strict=False):
-            features = block.attended(features, weights)
-        update = self.blocks[len(attention)].update(features)
+            features = block.attended(features, weights)  # type: ignore[operator]
+        update = self.blocks[len(attention)].update(features)  # type: ignore[operator]
         return update[(slice(None), slice(None), *kept.slices)].double().sum((2, 3))
 
     def _entered(self, view: View, chosen: Sequence[int]) -> Tensor:
@@ -252,9 +253,9 @@ class _Strips:
     ) -> None:
         self.network = network
         weight = network.relight.weight
-        self._place = {"device": weight.device, "dtype": weight.dtype}
+        self._device, self._dtype = weight.device, weight.dtype
         self._noisy, self._estimate = noisy, estimate
-        self._deviations = torch.tensor(deviations, **self._place)
+        self._deviations = torch.tensor(deviations, device=self._device, dtype=self._dtype)
         self._rows = noisy.shape[1]
 
     def _view(self, chosen: range, top: int, bottom: int) -> tuple[View, list[int], int]:
@@ -266,11 +267,16 @@ class _Strips:
         for at, number in enumerate(numbers):
             if number in chosen:
                 noisy[at] = self._noisy[number, first:last]
-        estimate = torch.from_numpy(np.ascontiguousarray(self._estimate[numbers, first:last])).to(**self._place)
         view = View(
-            torch.from_numpy(noisy).to(**self._place), estimate, self._deviations[numbers], self.network.neighbours
+            self._tensor(noisy),
+            self._tensor(np.ascontiguousarray(self._estimate[numbers, first:last])),
+            self._deviations[numbers],
+            self.network.neighbours,
         )
         return view, [numbers.index(number) for number in chosen], first
+
+    def _tensor(self, planes: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(planes).to(self._device, self._dtype)
 
     def attention(self, chosen: range, strips: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The attention of every block, from means that are added up strip by strip, once over the cube a block."""
@@ -285,8 +291,8 @@ class _Strips:
                 found = self.network.pooled(view, places, attention, box)
                 total = found if total is None else total + found
             assert total is not None
-            means = (total / (half_rows * half_columns)).to(self._place["dtype"])
-            attention.append(block.attention.of_means(means))
+            means = (total / (half_rows * half_columns)).to(self._dtype)
+            attention.append(block.attention.of_means(means))  # type: ignore[union-attr, operator]
         return attention
 
     def strip(self, chosen: range, top: int, bottom: int, attention: Sequence[Tensor] | None) -> NDArray[np.float32]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attnkit.models.weights import read_weights
-from attnkit.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,14 +39,10 @@ class PublishedToneMapper:
     """The published tone mapper behind the verbs parameters, render and cube; float32 pictures in and out."""
 
     def __init__(self, model: LlfLutPlus, device: str = "cpu") -> None:
-        import torch
+        from attnkit.models.torch_model import torch_device
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(f"device {device!r}: torch finds no such device; use --device cpu")
-        self.model = model.to(device).eval()
-        self.device = device
+        self.device = torch_device(device)
+        self.model = model.to(self.device).eval()
         self.config = {**model.config, "domain": "linear 0..1", "anchor_percentile": ANCHOR_PERCENTILE}
 
     @classmethod

@@ -114,6 +114,7 @@ class Enhancement:
             done=frozenset(done),
             device=request.device,
             model=request.model,
+            offline=request.offline,
             facts=self.facts,
         )
         for region, after in tiles:

@@ -107,7 +107,7 @@ class EigenImages:
         return total / self.recipe.batch
 
     def validate(self, model: Any) -> dict[str, float]:
-        """Squared lengths of a pixel's error, in units of the noise: of noisy eigen-images, estimates, and the model."""
+        """Squared lengths of a pixel's error in units of the noise: noisy eigen-images, first estimates, model."""
         sums = np.zeros(3)
         for example in self.examples[:VALIDATION_CUBES]:
             noisy, estimate, wanted = torch.from_numpy(example).to(self.device)

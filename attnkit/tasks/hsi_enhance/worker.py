@@ -101,7 +101,12 @@ class Writing:
         self.lasting = partial is not None and resumable(self.format)
         self.journal = Journal(
             self.main.with_name(self.main.name + "-journal"),
-            {"settings": outputs.settings, "device": enhancement.request.device},
+            # some methods cut a cube by memory
+            {
+                "settings": outputs.settings,
+                "device": enhancement.request.device,
+                "memory": enhancement.request.memory,
+            },
         )
         self.done = self._done() if command.resume and self.lasting else None
 

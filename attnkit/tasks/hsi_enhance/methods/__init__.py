@@ -119,6 +119,7 @@ def run(
     done: Collection[Region] = frozenset(),
     device: str = "cpu",
     model: str | None = None,
+    offline: bool = False,
     facts: dict[str, Any],
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of the enhanced cube and their bright values [bands, rows, columns], which together cover it once.
@@ -131,6 +132,6 @@ def run(
     method = method_named(name)
     function = getattr(import_module(f"{__name__}.{name}"), f"run_{name}")
     # a model and a device mean nothing to the others
-    more = {"device": device, "model": model} if method.has_model else {}
+    more = {"device": device, "model": model, "offline": offline} if method.has_model else {}
     own = settings_of(name, settings)
     yield from function(source, settings=own, memory=memory, done=frozenset(done), facts=facts, **more)

@@ -41,7 +41,7 @@ def run_hsie(
     facts: dict[str, Any],
     device: str,
     model: str | None,
-    offline: bool = False,
+    offline: bool,
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of the cube; see `methods.run`."""
     network = opened(model or DEFAULT_MODEL, device, offline)
