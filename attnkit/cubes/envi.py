@@ -207,7 +207,7 @@ def create_envi(
 
     code = next((code for code, name in TYPES.items() if np.dtype(name) == dtype), None)
     if code is None:
-        raise CubeError(f"{path}: ENVI has no type for {dtype}; give --dtype float32 or uint16, or another --format")
+        raise CubeError(f"ENVI has no type for {dtype}; give --dtype float32 or uint16, or another --format")
     axes = INTERLEAVES[info.interleave or "bsq"]
     array = map_written(data, _stored_dtype(info, dtype), shape_of(info, axes), resume=resume)
     return CubeWriter(array, axes, info, lambda: write_header(path, info, code, settings, history))

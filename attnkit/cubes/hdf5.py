@@ -174,7 +174,7 @@ def create_hdf5(
 
     matlab = info.kind == "mat"
     if matlab:
-        check_class(path, dtype)
+        check_class(dtype)
     axes = stored_axes(info)
     order = axes[::-1] if matlab else axes
     shape = shape_of(info, order)

@@ -29,6 +29,7 @@ CLASSES = {
     "int32": (12, 5), "uint32": (13, 6), "int64": (14, 12), "uint64": (15, 13),
 }  # fmt: skip
 MATLAB_NAMES = {"float64": "double", "float32": "single"}
+NUMPY_NAMES = {"logical": "uint8", **{name: own for own, name in MATLAB_NAMES.items()}}
 MATRIX, INT8, INT32, UINT32 = 14, 1, 5, 6
 HEADER_TEXT_BYTES = 116
 # what MATLAB takes for one variable of such a file
@@ -36,7 +37,9 @@ MOST_BYTES = 2**31 - 1
 
 
 def open_mat5(path: Path, *, key: str | None, axis_order: str | None) -> CubeReader:
-    """Read a variable whole: such files are at most 2 GB and mostly compressed."""
+    """Read a variable whole: such files are at most 2 GB and mostly compressed. Its type is its class."""
+    import numpy as np
+
     variables = _variables(path)
     chosen = choose(path, {name: found for name, found in variables.items() if name != FACTS}, key)
     where = f"{path} ({chosen})"
@@ -45,7 +48,9 @@ def open_mat5(path: Path, *, key: str | None, axis_order: str | None) -> CubeRea
     beside = wavelength_names(variables, variables[chosen].shape)
     loaded = _load(path, [chosen, FACTS, *beside])
     array = loaded[chosen]
-    dtype = check_dtype(array.dtype, where)
+    check_dtype(array.dtype, where)
+    # MATLAB stores the whole numbers of a wide class in a narrow type
+    dtype = np.dtype(NUMPY_NAMES.get(variables[chosen].type, variables[chosen].type))
     facts = facts_in(loaded)
     count = loaded[beside[0]].size if beside else None
     axes = settle_axes(array.shape, asked=axis_order, stored=facts.get("axis_order"), wavelengths=count, where=where)
@@ -99,9 +104,9 @@ def variable_name(key: str | None) -> str:
     return name if re.fullmatch(r"[A-Za-z]\w{0,62}", name, re.ASCII) and name != FACTS else DEFAULT_KEY
 
 
-def check_class(path: Path, dtype: np.dtype[Any]) -> None:
+def check_class(dtype: np.dtype[Any]) -> None:
     if dtype.name not in CLASSES:
-        raise CubeError(f"{path}: MATLAB has no type for {dtype}; give --dtype float32 or uint16, or another --format")
+        raise CubeError(f"MATLAB has no type for {dtype}; give --dtype float32 or uint16, or another --format")
 
 
 def create_mat5(
@@ -111,7 +116,7 @@ def create_mat5(
     import numpy as np
     import scipy.io
 
-    check_class(path, dtype)
+    check_class(dtype)
     axes = stored_axes(info)
     shape = shape_of(info, axes)
     small: dict[str, Any] = {FACTS: facts_text(info, settings, history, axis_order=",".join(axes))}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 
 import h5py
 import numpy as np
@@ -160,6 +161,19 @@ def test_the_only_cube_is_taken_and_keys_are_listed(tmp_path, name) -> None:
         open_cube(path)
     with open_cube(path, key="two") as reader:
         assert reader.read().shape == (2, 4, 5)
+
+
+def test_a_matlab_class_is_wider_than_what_is_stored(tmp_path) -> None:
+    # as MATLAB saves doubles that are all small whole numbers; SciPy does not
+    values = np.random.default_rng(1).integers(0, 200, (4, 5, 6)).astype("u1")
+    element = struct.Struct("<II")
+    inner = element.pack(6, 8) + struct.pack("<II", 6, 0) + element.pack(5, 12) + struct.pack("<iii", *values.shape)
+    inner += bytes(4) + element.pack(1, 4) + b"cube" + bytes(4) + element.pack(2, values.size) + values.tobytes("F")
+    start = b"MATLAB 5.0 MAT-file".ljust(116) + bytes(8) + b"\x00\x01IM"
+    (tmp_path / "a.mat").write_bytes(start + element.pack(14, len(inner)) + inner)
+    with open_cube(tmp_path / "a.mat") as reader:
+        assert reader.info.dtype == np.float64 and reader.read().dtype == np.float64
+        np.testing.assert_array_equal(reader.read(), values.transpose(2, 0, 1))
 
 
 def test_an_hdf5_key_is_a_path(tmp_path, cube) -> None:
