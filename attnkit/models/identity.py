@@ -1,19 +1,43 @@
-"""What a `--model` stands for, as outputs keep it in their settings."""
+"""What a `--model` stands for, as outputs keep it in their settings, and the model itself, loaded once a process."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from attnkit.models import registry
 from attnkit.models.weights import hash_weights
 
 
-@lru_cache(maxsize=8)
 def model_identity(model: str) -> str:
     """SHA-256 of a model's weights, or the id of one that only the hub has; UsageError for a name that is nothing."""
-    if "/" in model and not Path(model).exists():
+    return _identity(model, _modified(Path(model)))
+
+
+def kept_model(model: str, task: str, device: str, offline: bool) -> Any:
+    """The model of a registry name, path or hub id, opened for its task; anew only where its weights have changed."""
+    return _opened(model, task, device, offline, model_identity(model))
+
+
+def _modified(path: Path) -> tuple[int, int] | None:
+    # processes of a cluster live on while a file is trained anew
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=8)
+def _identity(model: str, modified: tuple[int, int] | None) -> str:
+    if "/" in model and modified is None:
         # a hub id: what it stands for is known once it has been fetched, and a plan fetches nothing
         return f"hub:{model}"
     found = registry.resolve(model, offline=True)
     return found.entry.expected_sha256 or hash_weights(found.path)
+
+
+@lru_cache(maxsize=2)
+def _opened(model: str, task: str, device: str, offline: bool, identity: str) -> Any:
+    return registry.open_model(model, task=task, device=device, offline=offline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from attnkit.models.hsie.convert import convert, convert_state
 from attnkit.models.hsie.fast import FastHsie
 from attnkit.models.hsie.model import ChannelAttention, HsieLptn
 from attnkit.models.hsie.window import band_window
+from attnkit.models.identity import kept_model, model_identity
 from attnkit.runtime.errors import ItemError, UsageError
 
 # wide enough that the fast path takes its special convolutions
@@ -246,3 +248,16 @@ def test_a_saved_network_opens_for_its_task(tmp_path: Path) -> None:
     registry.save(model, "hsie-lptn", tmp_path / "w.safetensors")
     fast = registry.open_model(tmp_path / "w.safetensors", task="hsi-enhance")
     assert isinstance(fast, FastHsie) and fast.config == model.config
+
+
+def test_a_model_is_opened_once_and_again_where_its_file_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    registry.save(registry.build("hsie-lptn", tiny=True), "hsie-lptn", path)
+    first, name = kept_model(str(path), "hsi-enhance", "cpu", True), model_identity(str(path))
+    assert kept_model(str(path), "hsi-enhance", "cpu", True) is first
+    network = registry.build("hsie-lptn", tiny=True)
+    with torch.no_grad():
+        network.enter.bias.add_(1)
+    registry.save(network, "hsie-lptn", path)
+    os.utime(path, ns=(1, 1))
+    assert kept_model(str(path), "hsi-enhance", "cpu", True) is not first and model_identity(str(path)) != name

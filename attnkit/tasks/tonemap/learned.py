@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,11 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "llf-lut"
 
 
-@lru_cache(maxsize=2)
 def mapper_named(model: str, device: str, offline: bool) -> Any:
     """The mapper behind a registry name, path or hub id; kept, so that a process loads a model once."""
-    from attnkit.models import registry
+    from attnkit.models.identity import kept_model
 
-    return registry.open_model(model, task="tonemap", device=device, offline=offline)
+    return kept_model(model, "tonemap", device, offline)
 
 
 def parameters(pixels: NDArray[Any], request: TonemapRequest) -> dict[str, Any]:

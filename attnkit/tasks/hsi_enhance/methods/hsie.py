@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..source import Region, Source
@@ -21,15 +20,14 @@ DEFAULT_MODEL = "hsie"
 # the first estimate that the default model was trained to correct
 WAVELET = "sym4"
 # eigen-images below the edge of the noise that are looked at all the same: the network finds shapes in them
-FURTHER = 2
+FURTHER = 0
 
 
-@lru_cache(maxsize=1)
-def opened(model: str, device: str, offline: bool) -> Any:
-    """The model, loaded once in a process."""
-    from attnkit.models import registry
+def opened(model: str | None, device: str, offline: bool) -> Any:
+    """The model of --model, or the default."""
+    from attnkit.models.identity import kept_model
 
-    return registry.open_model(model, task="hsi-enhance", device=device, offline=offline)
+    return kept_model(model or DEFAULT_MODEL, "hsi-enhance", device, offline)
 
 
 def run_hsie(
@@ -44,7 +42,7 @@ def run_hsie(
     offline: bool,
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of the cube; see `methods.run`."""
-    network = opened(model or DEFAULT_MODEL, device, offline)
+    network = opened(model, device, offline)
     from attnkit.models.hsie.fast import FastHsie
 
     if isinstance(network, FastHsie):
