@@ -251,6 +251,10 @@ def test_dry_run_tells_bytes_disk_tiles_time_and_memory(run: Run, work: Path) ->
     assert first["seconds"] > 0 and list(work.glob("o*")) == []
     ended = run("hsi-enhance", "a.npy", "b.npy", *GAIN, *options)
     assert "1.6 GB of memory" in ended.out and "5x6, 4 bands" in ended.out
+    # a method that cuts a cube by memory, of which 65 MB are for arrays: 32 MB a band
+    np.save("wide.npy", np.zeros((1000, 1600, 3), np.uint8))
+    ended = run("hsi-enhance", "wide.npy", "--method", "clahe", "--dry-run", "--memory", "465MB", "--json")
+    assert json.loads(ended.out)["items"][0]["tiles"] == 2
 
 
 def test_standard_streams(run: Run, work: Path) -> None:

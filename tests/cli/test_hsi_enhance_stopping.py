@@ -25,6 +25,7 @@ from attnkit import cli
 from attnkit.tasks.hsi_enhance import journal
 from attnkit.tasks.hsi_enhance.methods import bandwise, regions
 regions.ROW_REGION_SAMPLES = int(sys.argv[1])
+regions.BAND_BYTES_A_SAMPLE = 10**9
 bandwise.GROUP_PIXELS = 1
 add, count = journal.Journal.add, 0
 def dying(self, region, clipped):
@@ -110,6 +111,21 @@ def test_what_was_begun_for_something_else_is_begun_anew(change: str, run: Run, 
     more = [] if change == "no --resume" else ["--resume"]
     ended = run("hsi-enhance", "a.npy", *options, "--out", "o/", *more, "--record", "r.jsonl")
     assert ended.code == 0 and "resumed_tiles" not in read_items(work / "r.jsonl")[0]
+    assert run("hsi-enhance", "a.npy", *options, "--out", "whole/").code == 0
+    assert tree(work / "o") == tree(work / "whole")
+
+
+@pytest.mark.parametrize(("method", "resumed"), [("gain", 3), ("clahe", None)])
+def test_another_memory_bound_matters_only_where_it_cuts_the_cube(
+    method: str, resumed: int | None, run: Run, work: Path, tiles, monkeypatch
+) -> None:
+    # clahe: one band at a time
+    monkeypatch.setattr(regions, "BAND_BYTES_A_SAMPLE", 10**9)
+    write_cube(work / "a.npy")
+    killed("a.npy", "--method", method, "--out", "o/")
+    options = ("--method", method, "--memory", "2GB", "--record", "r.jsonl")
+    assert run("hsi-enhance", "a.npy", *options, "--out", "o/", "--resume").code == 0
+    assert read_items(work / "r.jsonl")[0].get("resumed_tiles") == resumed
     assert run("hsi-enhance", "a.npy", *options, "--out", "whole/").code == 0
     assert tree(work / "o") == tree(work / "whole")
 

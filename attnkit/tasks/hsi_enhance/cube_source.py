@@ -71,7 +71,9 @@ class CubeSource:
     def _correct(self, raw: NDArray[Any], bands: Any, columns: slice) -> NDArray[np.float32]:
         import numpy as np
 
-        block = np.array(raw, dtype=np.float32)
+        # a float64 that is too large becomes infinite, and so a hole that is counted
+        with np.errstate(over="ignore"):
+            block = np.array(raw, dtype=np.float32)
         if raw.dtype.kind == "f":
             block[~np.isfinite(block)] = np.nan
         # zero marks what is outside of the scene and is treated as a masked pixel, not as a hole

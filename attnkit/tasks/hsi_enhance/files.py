@@ -16,14 +16,13 @@ from attnkit.runtime.discovery import HEAD_BYTES
 from attnkit.runtime.errors import ItemError, UsageError
 from attnkit.runtime.items import Context, Estimate, Identity, Item, SideOutput
 
-from .methods import check_settings, has_model
-from .methods.regions import row_regions
-from .task import BASE_MEMORY, LEAST_MEMORY, EnhanceRequest, crop_of
+from .methods import check_settings, has_model, planned_regions
+from .methods.hsie import DEFAULT_MODEL, opened
+from .task import BASE_MEMORY, EnhanceRequest, crop_of
 
 if TYPE_CHECKING:
     from .worker import HsiEnhanceWorker
 
-DEFAULT_MODEL = "hsie"
 # the output takes the kind of its input
 SAME = "same"
 # of one core, for the dry run's estimate
@@ -231,29 +230,28 @@ class HsiEnhanceFiles(FileCommand):
         )
 
     def estimate(self, item: Item, format: str) -> Estimate:
+        request = self.request()
         with self.open_item(item) as reader:
-            shape = crop_of(reader.info, self.request()).shape
+            shape = crop_of(reader.info, request).shape
             itemsize = reader.info.dtype.itemsize
         bands, rows, columns = shape
         samples = bands * rows * columns
+        regions = planned_regions(self.method, self.model, shape, request.working_memory)
         width = {"same": itemsize, "float32": 4, "uint16": 2}[self.dtype]
         return Estimate(
             output_bytes=samples * width,
             seconds=round(0.2 + samples / 1e6 * SECONDS_PER_MEGASAMPLE[self.method], 1),
-            memory_bytes=max(self.memory, BASE_MEMORY + LEAST_MEMORY),
+            memory_bytes=BASE_MEMORY + request.working_memory,
             size=f"{columns}x{rows}, {bands} bands",
-            # how a model of another family cuts a cube is settled once it is loaded
-            tiles=None if self.model not in (None, DEFAULT_MODEL) else sum(1 for _ in row_regions(shape)),
+            tiles=None if regions is None else len(regions),
         )
 
     def open(self, context: Context) -> HsiEnhanceWorker:
         from .worker import HsiEnhanceWorker
 
         if has_model(self.method):
-            from .methods.hsie import opened
-
             # weights that cannot be read are no fault of the first cube
-            opened(self.model or DEFAULT_MODEL, context.device, context.offline)
+            opened(self.model, context.device, context.offline)
         return HsiEnhanceWorker(self, context)
 
 

@@ -26,7 +26,7 @@ class Survey:
     missing                  [bands] samples
     saturated                [bands] samples at or above full scale, as they are stored
     largest_stored           the largest good sample as it is stored
-    masked                   [rows, columns] pixels that are zero or missing in every band
+    masked                   [rows, columns] pixels that are zero, before or after correction, or missing in every band
     broken                   [n, 2] row and column of other pixels with missing samples, in bands that have others
     white_level              WHITE_PERCENTILE of the good samples of unmasked pixels and bands that are not dead
     """
@@ -97,7 +97,7 @@ def survey(
         block, stored = read(part)
         bad = np.isnan(block)
         any_bad = bool(bad.any())
-        nothing = masked[part] = (bad | (block == 0)).all(axis=0)
+        nothing = masked[part] = (bad | (block == 0) | (stored == 0)).all(axis=0)
         if any_bad:
             holes[part] = bad.sum(axis=0)
             missing += bad.sum(axis=(1, 2))

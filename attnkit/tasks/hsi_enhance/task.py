@@ -31,7 +31,7 @@ class EnhanceRequest:
     gain        how much brighter; None puts white at calibration.WHITE_LEVEL
     bad         "keep" or "interpolate": what the result holds in dead bands, missing samples and masked pixels
     bands, rows, columns    start and stop of the part to be enhanced; None is all
-    memory      bytes for the whole process
+    memory      bytes for the whole process, of which arrays have `working_memory`
     written     type that the result will be written in; None is float32
     """
 
@@ -50,6 +50,10 @@ class EnhanceRequest:
     memory: int = 1_500_000_000
     written: np.dtype[Any] | None = None
 
+    @property
+    def working_memory(self) -> int:
+        return max(self.memory - BASE_MEMORY, LEAST_MEMORY)
+
 
 class Enhancement:
     """A cube that has been looked at, and is ready to be enhanced tile by tile.
@@ -64,9 +68,8 @@ class Enhancement:
         self.request = request
         self.crop = crop_of(info, request)
         self.source = CubeSource(reader, self.crop, request.correction, info.ignore_value)
-        self.working_memory = max(request.memory - BASE_MEMORY, LEAST_MEMORY)
         bands, rows, columns = self.source.shape
-        chunk = max(1, min(rows, self.working_memory // 4 // (bands * columns * 4 * 6)))
+        chunk = max(1, min(rows, request.working_memory // 4 // (bands * columns * 4 * 6)))
         corrected = request.correction.dark is not None or request.correction.white is not None
         full_scale = None if corrected else request.scale
         if full_scale is not None and info.dtype.kind in "iu":
@@ -110,7 +113,7 @@ class Enhancement:
             "gain" if self.flat else request.method,
             self.source,
             settings=request.settings,
-            memory=self.working_memory,
+            memory=request.working_memory,
             done=frozenset(done),
             device=request.device,
             model=request.model,
@@ -151,6 +154,9 @@ class Enhancement:
         alone = self.left_alone(region) if self.request.bad == "keep" else None
         if alone is not None:
             kept = self.source.corrected(*region.slices) * np.float32(scale / self.radiometry.scale)
+            # a dark reference takes nothing from a pixel that has seen nothing
+            masked = np.broadcast_to(self.found.masked[region.slices[1:]], kept.shape)
+            kept[masked & ~np.isnan(kept)] = 0
             values = np.where(alone, kept, values)
         low, high = limits_of(dtype)
         missing = np.isnan(values)

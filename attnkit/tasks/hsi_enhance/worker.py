@@ -14,6 +14,7 @@ from attnkit.runtime.outputs import write_error
 from .calibration import Correction, read_reference
 from .files import HsiEnhanceFiles, numbers
 from .journal import Journal
+from .methods import cuts_by_memory
 from .source import Region
 from .task import Enhancement
 
@@ -99,13 +100,14 @@ class Writing:
             for suffix in command.further_suffixes(item, outputs.format)
         }
         self.lasting = partial is not None and resumable(self.format)
+        request = enhancement.request
+        by_memory = cuts_by_memory(request.method, request.model)
         self.journal = Journal(
             self.main.with_name(self.main.name + "-journal"),
-            # some methods cut a cube by memory
             {
                 "settings": outputs.settings,
-                "device": enhancement.request.device,
-                "memory": enhancement.request.memory,
+                "device": request.device,
+                "memory": request.memory if by_memory else None,
             },
         )
         self.done = self._done() if command.resume and self.lasting else None

@@ -6,7 +6,7 @@ import pytest
 from attnkit.runtime.errors import ItemError
 from attnkit.tasks.hsi_enhance.calibration import Correction, Reference, read_reference, settle
 from attnkit.tasks.hsi_enhance.cube_source import Crop, CubeSource
-from attnkit.tasks.hsi_enhance.task import ArrayReader
+from attnkit.tasks.hsi_enhance.task import ArrayReader, Enhancement, EnhanceRequest
 
 
 def settled(**changed):
@@ -113,6 +113,25 @@ def test_the_survey_tells_dead_masked_broken_and_saturated_apart():
     record = found.record(np.arange(10, 15))
     assert record["dead_bands"] == record["zero_bands"] == [12]
     assert record["missing_samples"] == 2
+
+
+def test_a_pixel_without_light_stays_masked_under_a_dark_reference():
+    rng = np.random.default_rng(3)
+    cube = rng.integers(150, 250, (4, 6, 5)).astype(np.uint16)
+    cube[:, 2, 3] = 0
+    dark = Reference(np.full((4, 5), 100, np.float32))
+    request = EnhanceRequest(method="gain", scale=1023.0, gain=2.0, correction=Correction(dark=dark))
+    enhancement = Enhancement(ArrayReader(cube), request)
+    assert np.argwhere(enhancement.found.masked).tolist() == [[2, 3]]
+    ((region, _, after),) = enhancement.tiles()
+    stored, clipped = enhancement.stored(region, after, cube.dtype)
+    assert clipped == 0 and not stored[:, 2, 3].any() and stored[0, 0, 0] == 2 * (int(cube[0, 0, 0]) - 100)
+
+
+def test_a_number_too_large_for_float32_is_a_hole_and_no_warning(recwarn):
+    cube = np.random.default_rng(4).uniform(0.1, 0.2, (3, 4, 5))
+    cube[1, 2, 3] = 1e300
+    assert source_of(cube).survey(2, None).missing.tolist() == [0, 1, 0] and not recwarn.list
 
 
 def test_holes_are_filled_along_the_spectrum_and_dead_bands_between_their_neighbours():

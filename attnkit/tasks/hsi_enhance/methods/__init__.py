@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from attnkit.runtime.errors import UsageError
 
 from ..source import Region, Source
+from .hsie import DEFAULT_MODEL
+from .regions import band_regions, row_regions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,12 +42,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to take the noise out of a brightened cube; its module `methods.NAME` has `run_NAME`."""
+    """One way to take the noise out of a brightened cube; its module `methods.NAME` has `run_NAME`.
+
+    by_memory    its regions are as large as `memory` allows; those of the others are regions.row_regions
+    """
 
     name: str
     summary: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
     has_model: bool = False
+    by_memory: bool = False
 
 
 _ALL = (
@@ -70,6 +76,7 @@ _ALL = (
         "clahe",
         "contrast-limited adaptive histogram equalisation of each band",
         {"clip": Setting(2.0, 0.0, 1000.0), "tiles": Setting(8, 1, 256)},
+        by_memory=True,
     ),
 )
 _BY_NAME = {method.name: method for method in _ALL}
@@ -86,6 +93,20 @@ def method_named(name: str) -> Method:
 def has_model(name: str) -> bool:
     """Whether a method works with weights."""
     return method_named(name).has_model
+
+
+def planned_regions(
+    name: str, model: str | None, shape: tuple[int, int, int], memory: int
+) -> list[Region] | None:
+    """The regions that `run` will hand back; None where that is settled by a model that is not the default."""
+    if has_model(name) and model not in (None, DEFAULT_MODEL):
+        return None
+    return list(band_regions(shape, memory) if method_named(name).by_memory else row_regions(shape))
+
+
+def cuts_by_memory(name: str, model: str | None) -> bool:
+    """Whether the regions may depend on `memory`."""
+    return method_named(name).by_memory or (has_model(name) and model not in (None, DEFAULT_MODEL))
 
 
 def valid_settings() -> dict[str, Any]:

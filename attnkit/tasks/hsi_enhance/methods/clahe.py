@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..source import Region, Source
 from ..statistics import boxes
+from .regions import BAND_BYTES_A_SAMPLE, band_regions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 CODES = 65535
 # histograms of a tile are coarse enough for so many pixels a bin: else each pixel has its own and nothing is limited
 PIXELS_A_BIN, FEWEST_BITS, MOST_BITS = 16, 8, 16
-# a band as it is read, in codes, equalised, and as a result
-BYTES_A_SAMPLE = 20
 
 
 def run_clahe(
@@ -30,10 +29,8 @@ def run_clahe(
     import cv2
     import numpy as np
 
-    bands, rows, columns = source.shape
-    count = max(1, memory // (rows * columns * BYTES_A_SAMPLE))
-    regions = [Region(first, min(first + count, bands), 0, rows, 0, columns) for first in range(0, bands, count)]
-    todo = [region for region in regions if region not in done]
+    _, rows, columns = source.shape
+    todo = [region for region in band_regions(source.shape, memory) if region not in done]
     if not todo:
         return
     low, high = band_ranges(source, memory)
@@ -64,7 +61,7 @@ def band_ranges(source: Source, memory: int) -> tuple[NDArray[np.float64], NDArr
 
     low = np.full(source.shape[0], np.inf)
     high = -low
-    for place in boxes(source.shape, memory, BYTES_A_SAMPLE):
+    for place in boxes(source.shape, memory, BAND_BYTES_A_SAMPLE):
         block = source.read(slice(None), *place)
         np.minimum(low, block.min(axis=(1, 2)), out=low)
         np.maximum(high, block.max(axis=(1, 2)), out=high)
