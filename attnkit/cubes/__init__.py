@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnkit.cubes.cube import CubeError, CubeInfo
-    from attnkit.cubes.detect import SUFFIXES, identify, sniff
+    from attnkit.cubes.detect import KINDS_WITH_AXES, KINDS_WITH_KEYS, SUFFIXES, identify, sniff
     from attnkit.cubes.opening import SIDE_SUFFIXES, create_cube, open_cube, read_settings, resumable
     from attnkit.cubes.tiles import CubeReader, CubeWriter
 
 _HOMES = {
     "CubeError": "cube",
     "CubeInfo": "cube",
+    "KINDS_WITH_AXES": "detect",
+    "KINDS_WITH_KEYS": "detect",
     "SUFFIXES": "detect",
     "identify": "detect",
     "sniff": "detect",
@@ -30,6 +32,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "KINDS_WITH_AXES",
+    "KINDS_WITH_KEYS",
     "SIDE_SUFFIXES",
     "SUFFIXES",
     "CubeError",

@@ -21,6 +21,9 @@ SUFFIXES = {
     ".tif": "tiff",
     ".tiff": "tiff",
 }
+# kinds whose files may hold several arrays, and those whose arrays do not say which axis is which
+KINDS_WITH_KEYS = frozenset({"mat", "hdf5", "npz"})
+KINDS_WITH_AXES = KINDS_WITH_KEYS | {"npy", "tiff"}
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 MATLAB_73_START = b"MATLAB 7.3"
 HDF5_OFFSETS = (0, 512, 1024, 2048, 4096)

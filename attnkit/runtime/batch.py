@@ -248,7 +248,7 @@ class Run:
                 yield from outcomes
         else:
             for job in jobs:
-                yield run_job(setup, job)
+                yield run_job(setup, job, self.talk.inside)
 
     def _book(self, step: Step, outcome: Outcome) -> None:
         self._answer(step, outcome)

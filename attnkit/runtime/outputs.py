@@ -32,6 +32,7 @@ class Outputs:
         token: str,
         index: int,
         keep: frozenset[str] = frozenset(),
+        inside: Callable[[float], None] | None = None,
     ) -> None:
         self.format = format
         self.settings = settings
@@ -42,10 +43,16 @@ class Outputs:
         self._token = token
         self._index = index
         self._keep = keep
+        self._inside = inside
         # (output name, suffix) -> (temporary file, final place); the main file comes last in a commit
         self._staged: dict[tuple[str, str], tuple[Path, Path | None]] = {}
         self._lasting: set[Path] = set()
         self._needless: list[Path] = []
+
+    def tell(self, share: float) -> None:
+        """Say how much of the item is done, 0 to 1: for the bar of a run whose items are large."""
+        if self._inside is not None:
+            self._inside(share)
 
     def wants(self, name: str = MAIN) -> bool:
         """Whether the run asks for this output; one that exists and is to stay is not asked for."""

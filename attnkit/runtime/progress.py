@@ -22,6 +22,7 @@ class Talk:
         self._log_path = log_file
         self._bar: Any = None
         self._task: Any = None
+        self._done = 0
 
     def check(self) -> None:
         """Raise UsageError where the log file cannot be appended to."""
@@ -68,12 +69,20 @@ class Talk:
         if self.quiet or total < 1 or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TaskProgressColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -82,8 +91,14 @@ class Talk:
         self._bar.start()
 
     def advance(self) -> None:
+        """One item more is done."""
+        self._done += 1
+        self.inside(0.0)
+
+    def inside(self, share: float) -> None:
+        """How much of the item at hand is done, 0 to 1."""
         if self._bar is not None:
-            self._bar.advance(self._task)
+            self._bar.update(self._task, completed=self._done + share)
 
     def stop(self) -> None:
         if self._bar is not None:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,15 +101,18 @@ def _wanted(context: Context) -> bool:
     return not gone and context.token not in _abandoned
 
 
-def run_job(setup: Setup, job: Job) -> Outcome:
-    """Run one item to its committed outputs. A failure is an outcome too; only a stop is raised."""
+def run_job(setup: Setup, job: Job, inside: Callable[[float], None] | None = None) -> Outcome:
+    """Run one item to its committed outputs. A failure is an outcome too; only a stop is raised.
+
+    inside    is told how much of the item is done, 0 to 1, by tasks that know
+    """
     if setup.command.thread_safe:
-        return _run_job(setup, job)
+        return _run_job(setup, job, inside)
     with _lock:
-        return _run_job(setup, job)
+        return _run_job(setup, job, inside)
 
 
-def _run_job(setup: Setup, job: Job) -> Outcome:
+def _run_job(setup: Setup, job: Job, inside: Callable[[float], None] | None) -> Outcome:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     record: dict[str, Any] = {"item": job.item.name, "status": "ok"}
@@ -118,7 +122,7 @@ def _run_job(setup: Setup, job: Job) -> Outcome:
         fingerprint = job.fingerprint or _fingerprint(job.item)
         settings = outcome.settings = stored_settings(setup.command, fingerprint)
         record["input_sha256"] = fingerprint
-        outputs = Outputs(job.paths, setup.format, settings, setup.context.token, job.item.index, job.keep)
+        outputs = Outputs(job.paths, setup.format, settings, setup.context.token, job.item.index, job.keep, inside)
         outcome.fatal = True
         worker = worker_of(setup)
         outcome.fatal = False

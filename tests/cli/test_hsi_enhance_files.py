@@ -15,6 +15,9 @@ from cli_cases import Run, tree
 
 from attnkit.cubes import open_cube
 from attnkit.pictures import read_settings
+from attnkit.runtime.progress import Talk
+from attnkit.tasks.hsi_enhance.methods import regions
+from attnkit.tasks.hsi_enhance.task import START_SHARE
 
 GAIN = ("--method", "gain")
 SUFFIXES = {"envi": ".hdr", "mat": ".mat", "hdf5": ".h5", "npy": ".npy", "npz": ".npz", "tiff": ".tif"}
@@ -207,6 +210,17 @@ def test_parts_keys_axes_and_wavelengths(run: Run, work: Path) -> None:
         assert reader.info.wavelengths_nm == (400, 500, 600, 700)
 
 
+def test_options_that_a_kind_of_file_has_no_use_for_are_told(run: Run, work: Path) -> None:
+    write_envi(work / "a.hdr", cube_of())
+    np.savez("b.npz", cube=cube_of(), other=cube_of(2))
+    ended = run("hsi-enhance", "a.hdr", "b.npz", *GAIN, "--key", "cube", "--out", "o/", "--record", "r.jsonl")
+    assert ended.code == 0 and ended.err.count("--key cube: not used") == 1
+    first, second = [json.loads(line) for line in (work / "r.jsonl").read_text().splitlines()[:2]]
+    assert "envi" in first["warnings"][0] and "warnings" not in second
+    ended = run("hsi-enhance", "a.hdr", *GAIN, "--axis-order", "bands,rows,columns", "--quiet")
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_preview_shows_true_colours_or_the_bands_asked_for(run: Run, work: Path) -> None:
     cube = np.zeros((4, 6, 4), np.uint16)
     for band, column in enumerate((0, 1, 2)):
@@ -330,3 +344,19 @@ def test_a_real_scan_keeps_its_header(run: Run, work: Path, shared: Path) -> Non
         assert after.info.extra == before.info.extra and after.info.wavelengths == before.info.wavelengths
         clipped = np.minimum(np.rint(before.read().astype(np.float32) * np.float32(record["gain"])), 65535)
         assert np.abs(after.read() - clipped).max() <= 1
+
+
+@pytest.mark.parametrize("method", ["gain", "lowrank"])
+def test_a_run_tells_how_far_it_is_inside_a_cube(method: str, run: Run, work: Path, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(Talk, "inside", lambda self, share: told.append(share))
+    # a row
+    monkeypatch.setattr(regions, "ROW_REGION_SAMPLES", 12 * 8)
+    light = np.random.default_rng(0).uniform(200, 2000, (16, 12, 1))
+    np.save("a.npy", np.random.default_rng(1).poisson(light * np.linspace(0.2, 1, 8)).astype(np.uint16))
+    assert run("hsi-enhance", "a.npy", "--method", method).code == 0
+    # the last one begins the next item
+    shares = told[:-1]
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1) and len(set(shares)) >= 16
+    if method == "lowrank":
+        assert shares[-16 - 1] == pytest.approx(START_SHARE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from attnkit.runtime.items import Item, Outcome, prompt_item, safe_stem
 from attnkit.runtime.lock import LOCK_NAME, FolderLock, FolderLocked
 from attnkit.runtime.naming import MAIN, lay_out
 from attnkit.runtime.options import BatchOptions
+from attnkit.runtime.progress import Talk
 from attnkit.runtime.records import RecordFile, document, plain
 from attnkit.runtime.signals import Interrupted, check, shielded, stoppable
 from attnkit.runtime.work import error_line, share_threads
@@ -200,3 +202,21 @@ def test_one_item_end_to_end_does_not_import_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"
+
+
+def test_the_bar_moves_inside_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    talk = Talk("demo", quiet=False, verbose=False, log_file=None)
+    talk.start(2)
+    talk.advance()
+    talk.inside(0.5)
+    talk.stop()
+    assert "1/2" in terminal.getvalue() and "75%" in terminal.getvalue()
+    # where there is no bar nothing is said
+    talk.inside(0.7)

@@ -9,7 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnkit.cubes import SIDE_SUFFIXES, SUFFIXES, identify, open_cube, read_settings, sniff
+from attnkit.cubes import (
+    KINDS_WITH_AXES,
+    KINDS_WITH_KEYS,
+    SIDE_SUFFIXES,
+    SUFFIXES,
+    identify,
+    open_cube,
+    read_settings,
+    sniff,
+)
 from attnkit.cubes.cube import axes_of
 from attnkit.runtime.command import FileCommand, choose_format
 from attnkit.runtime.discovery import HEAD_BYTES
@@ -134,6 +143,15 @@ class HsiEnhanceFiles(FileCommand):
             return (SIDE_SUFFIXES[kind],) if kind in SIDE_SUFFIXES else ()
         own = item.companions[0].suffix if item.kind == "envi" and item.companions else ""
         return (own or ".img",)
+
+    def notices(self, item: Item) -> list[str]:
+        """Options that mean nothing to the kind of an item: in a folder of several kinds they are for the others."""
+        given = (("--key", self.key, KINDS_WITH_KEYS), ("--axis-order", self.axis_order, KINDS_WITH_AXES))
+        return [
+            f"{option} {value}: not used, a file of kind {item.kind} leaves no choice"
+            for option, value, kinds in given
+            if value is not None and item.kind not in kinds
+        ]
 
     def check(self, item: Item) -> None:
         if self.to_standard_output and self.format_of(item, self.format or SAME) == "envi":

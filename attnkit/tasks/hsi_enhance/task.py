@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import ItemError, UsageError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # what Python and its libraries take before the first array; the rest of --memory is for arrays
 BASE_MEMORY = 400_000_000
 LEAST_MEMORY = 64_000_000
+# part of the time that a method with a slow start takes before its first region
+START_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Enhancement:
         self.source.prepare(self.radiometry, self.found)
         self.check = ShapeCheck(self.source.shape)
         self.facts: dict[str, Any] = {}
+        # told how much is done, 0 to 1
+        self.tell: Callable[[float], None] = lambda share: None
         self.warnings = self._warnings()
 
     @property
@@ -109,6 +114,13 @@ class Enhancement:
         from .methods import run
 
         request = self.request
+        begun, samples = 0.0, sum(prod(region.shape) for region in done)
+
+        def start(share: float) -> None:
+            nonlocal begun
+            begun = START_SHARE * share
+            self.tell(begun)
+
         tiles = run(
             "gain" if self.flat else request.method,
             self.source,
@@ -119,11 +131,14 @@ class Enhancement:
             model=request.model,
             offline=request.offline,
             facts=self.facts,
+            tell=start,
         )
         for region, after in tiles:
             before = self.source.read(*region.slices)
             self.see(region, before, after)
             yield region, before, after
+            samples += prod(region.shape)
+            self.tell(begun + (1 - begun) * samples / prod(self.source.shape))
 
     def see(self, region: Region, before: NDArray[Any], after: NDArray[Any]) -> None:
         """Count a tile in the comparison of input and result."""

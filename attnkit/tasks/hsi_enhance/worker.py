@@ -40,6 +40,8 @@ class HsiEnhanceWorker:
                 correction=self._correction(reader.info), device=self.context.device, written=dtype
             )
             enhancement = Enhancement(reader, request)
+            enhancement.tell = outputs.tell
+            enhancement.warnings += command.notices(item)
             shown = Shown(command, enhancement)
             record: dict[str, Any] = {"kind": item.kind}
             writing = Writing(command, item, outputs, reader.info, enhancement, dtype) if outputs.wants() else None

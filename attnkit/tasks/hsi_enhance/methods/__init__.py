@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class Method:
     """One way to take the noise out of a brightened cube; its module `methods.NAME` has `run_NAME`.
 
     by_memory    its regions are as large as `memory` allows; those of the others are regions.row_regions
+    slow_start   most of its work comes before the first region: it tells how far that is
     """
 
     name: str
@@ -52,6 +53,7 @@ class Method:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     has_model: bool = False
     by_memory: bool = False
+    slow_start: bool = False
 
 
 _ALL = (
@@ -60,6 +62,7 @@ _ALL = (
         "learned: the cube's eigen-images, or its bands where the model is the published one",
         {"rank": Setting(0, 0, 1000), "window": Setting("band", words=("band", "nm"))},
         has_model=True,
+        slow_start=True,
     ),
     Method("gain", "brightened only"),
     Method("mnf", "minimum noise fraction: the components above the noise", {"components": Setting(0, 0, 100_000)}),
@@ -71,6 +74,7 @@ _ALL = (
             "wavelet": Setting("sym4", words=WAVELETS),
             "levels": Setting(0, 0, 12),
         },
+        slow_start=True,
     ),
     Method(
         "clahe",
@@ -142,6 +146,7 @@ def run(
     model: str | None = None,
     offline: bool = False,
     facts: dict[str, Any],
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of the enhanced cube and their bright values [bands, rows, columns], which together cover it once.
 
@@ -149,10 +154,13 @@ def run(
     memory     bytes for the method's arrays; the values do not depend on it beyond float rounding
     done       regions that are left out; order and extent of the others are the same without it
     facts      receives what the record should tell of the run: at the latest with the first region
+    tell       is told how much of the work before the first region is done, 0 to 1, where that is most of it
     """
     method = method_named(name)
     function = getattr(import_module(f"{__name__}.{name}"), f"run_{name}")
     # a model and a device mean nothing to the others
-    more = {"device": device, "model": model, "offline": offline} if method.has_model else {}
+    more: dict[str, Any] = {"device": device, "model": model, "offline": offline} if method.has_model else {}
+    if method.slow_start:
+        more["tell"] = tell
     own = settings_of(name, settings)
     yield from function(source, settings=own, memory=memory, done=frozenset(done), facts=facts, **more)

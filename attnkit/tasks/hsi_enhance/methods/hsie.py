@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..source import Region, Source
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "hsie"
 # the first estimate that the default model was trained to correct
 WAVELET = "sym4"
-# eigen-images below the edge of the noise that are looked at all the same: the network finds shapes in them
-FURTHER = 0
 
 
 def opened(model: str | None, device: str, offline: bool) -> Any:
@@ -40,6 +38,7 @@ def run_hsie(
     device: str,
     model: str | None,
     offline: bool,
+    tell: Callable[[float], None],
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of the cube; see `methods.run`."""
     network = opened(model, device, offline)
@@ -54,16 +53,16 @@ def run_hsie(
         return
     todo = [region for region in row_regions(source.shape) if region not in done]
     if todo:
-        yield from run_subspace(source, network, todo, settings["rank"], memory, facts)
+        yield from run_subspace(source, network, todo, settings["rank"], memory, facts, tell)
 
 
 def fitted(source: Source, memory: int, rank: int = 0, most: int | None = None) -> Subspace:
-    """The subspace that the network works in: of `rank` dimensions, or those above the noise and FURTHER ones."""
+    """The subspace that the network works in: of `rank` dimensions, or those above the noise and at least one."""
     from ..statistics import gather
     from ..subspace import find_subspace
 
     statistics = gather(source, memory)
-    wanted = rank or find_subspace(statistics).rank + FURTHER
+    wanted = rank or max(1, find_subspace(statistics).rank)
     return find_subspace(statistics, wanted if most is None else min(wanted, most))
 
 
@@ -75,7 +74,13 @@ def first_estimate(plane: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def run_subspace(
-    source: Source, network: HsieSubspace, todo: list[Region], rank: int, memory: int, facts: dict[str, Any]
+    source: Source,
+    network: HsieSubspace,
+    todo: list[Region],
+    rank: int,
+    memory: int,
+    facts: dict[str, Any],
+    tell: Callable[[float], None],
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Project, shrink, correct, rebuild. Arrays: the eigen-images, their estimates, and a strip of activations."""
     from attnkit.models.hsie.subspace import correct
@@ -85,10 +90,12 @@ def run_subspace(
     subspace = fitted(source, memory, rank)
     planes = subspace.project(source, memory // 2)
     estimates = empty(planes.shape, memory // 4)
-    for plane, estimate in zip(planes, estimates, strict=True):
+    for number, (plane, estimate) in enumerate(zip(planes, estimates, strict=True), 1):
         estimate[...] = first_estimate(plane)
+        tell(number / len(planes) / 2)
     for first, better in correct(network, planes, estimates, memory // 4):
         planes[first : first + len(better)] = better
+        tell(0.5 + (first + len(better)) / len(planes) / 2)
     facts.update(rank=subspace.rank, noise=float(f"{subspace.noise.mean():.4g}"))
     for region in todo:
         yield region, subspace.rebuild(planes[:, region.top : region.bottom])

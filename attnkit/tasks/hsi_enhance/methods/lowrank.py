@@ -10,7 +10,7 @@ Kotula 2004), tried with the true variance of every sample, gained at most 0.04 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..source import Region, Source
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def run_lowrank(
-    source: Source, *, settings: Mapping[str, Any], memory: int, done: Collection[Region], facts: dict[str, Any]
+    source: Source,
+    *,
+    settings: Mapping[str, Any],
+    memory: int,
+    done: Collection[Region],
+    facts: dict[str, Any],
+    tell: Callable[[float], None],
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
     """Regions of all bands and whole rows; see `methods.run`."""
     from ..subspace import fit_subspace
@@ -34,9 +40,10 @@ def run_lowrank(
     subspace = fit_subspace(source, memory, settings["rank"])
     planes = subspace.project(source, memory)
     used = 0
-    for plane in planes:
+    for number, plane in enumerate(planes, 1):
         plane[...] = shrink(plane, settings["wavelet"], settings["levels"])
         used += bool(plane.any())
+        tell(number / len(planes))
     facts.update(rank=used, noise=float(f"{subspace.noise.mean():.4g}"), wavelet=settings["wavelet"])
     for region in todo:
         yield region, subspace.rebuild(planes[:, region.top : region.bottom])
