@@ -20,7 +20,7 @@ def train_hsi_enhance(
     minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Most time to train, after the data")] = 60.0,
     steps: Annotated[
         int, typer.Option("--steps", min=1, help="Batches to train on; the rate falls towards 0 by then")
-    ] = 3000,
+    ] = 5000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights, cubes and noise")] = 0,
     cubes: Annotated[
         int | None, typer.Option("--cubes", min=25, help="Cubes made before the first batch; else the recipe's number")

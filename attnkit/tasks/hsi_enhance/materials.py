@@ -147,10 +147,35 @@ def dark_pair(draw: np.random.Generator, materials: Materials) -> tuple[NDArray[
     return (dark / np.float32(model.exposure)).astype(np.float32), clean
 
 
-def eigen_images(noisy: NDArray[np.float32], clean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the default model learns from a pair: [3, rank, rows, columns] of noisy eigen-images, first estimates, and
-    the clean cube seen in the subspace of the noisy one."""
+@dataclass(frozen=True)
+class EigenExample:
+    """What the default model learns from a pair of cubes.
+
+    noisy, estimate, clean   eigen-images [rank, rows, columns] of the noisy cube, first estimates of them, and the
+                             clean cube seen in the subspace of the noisy one
+    spectra                  [bands, rank]: error of the eigen-images -> error of the bright bands
+    beyond                   [bands] mean squared error of the bands that the subspace cannot mend
+    length                   [rows, columns] of the clean spectra
+    """
+
+    noisy: NDArray[np.float32]
+    estimate: NDArray[np.float32]
+    clean: NDArray[np.float32]
+    spectra: NDArray[np.float32]
+    beyond: NDArray[np.float32]
+    length: NDArray[np.float32]
+
+
+def eigen_example(noisy: NDArray[np.float32], clean: NDArray[np.float32]) -> EigenExample:
+    """The example of a pair [bands, rows, columns]."""
     subspace = fitted(ArraySource(noisy), 2**30, most=MOST_PLANES)
     planes = subspace.forward(noisy)
     wanted = subspace.forward(clean) * subspace.inflation.astype(np.float32)[:, None, None]
-    return np.stack([planes, np.stack([first_estimate(plane) for plane in planes]), wanted])
+    return EigenExample(
+        noisy=planes,
+        estimate=np.stack([first_estimate(plane) for plane in planes]),
+        clean=wanted,
+        spectra=(subspace.basis * subspace.noise[:, None]).astype(np.float32),
+        beyond=((clean - subspace.rebuild(wanted)) ** 2).mean(axis=(1, 2)),
+        length=np.sqrt((clean**2).sum(axis=0)),
+    )

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from attnkit.models.hsie.window import band_window
 from attnkit.models.weights import read_weights, write_weights
 from attnkit.runtime.errors import ItemError, UsageError
 
-from .materials import PIECE, Materials, dark_pair, eigen_images, find_materials
+from .materials import PIECE, EigenExample, Materials, dark_pair, eigen_example, find_materials
 
 ARCHITECTURES = ("hsie", "hsie-lptn")
 CHECKPOINT_MINUTES = 2.0
 REPORT_STEPS = 50
 VALIDATION_CUBES = 24
-# of the squared error beside the error itself
-SQUARE_SHARE = 0.25
+# of the length of a typical spectrum: darker pixels count no more in the angle
+DARKEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Recipe:
     arch: str = "hsie"
     seed: int = 0
     minutes: float = 60.0
-    steps: int = 3000
-    cubes: int = 1000
+    steps: int = 5000
+    cubes: int = 1200
     batch: int = 3
     crop: int = 64
     rate: float = 3e-3
@@ -61,14 +61,14 @@ def recipe_of(arch: str, **given: Any) -> Recipe:
     return Recipe(arch=arch, **{**published, **{name: value for name, value in given.items() if value is not None}})
 
 
-def make_example(index: int, recipe: Recipe, materials: Materials) -> NDArray[np.float32]:
-    """Example `index` of a recipe: `eigen_images`, or [2, bands, rows, columns] of a noisy cube and its clean twin."""
+def make_example(index: int, recipe: Recipe, materials: Materials) -> Any:
+    """Example `index` of a recipe: of eigen-images, or [2, bands, rows, columns] of a noisy cube and its clean twin."""
     draw = np.random.default_rng((recipe.seed, index))
     noisy, clean = dark_pair(draw, materials)
-    return eigen_images(noisy, clean) if recipe.arch == "hsie" else np.stack([noisy, clean])
+    return eigen_example(noisy, clean) if recipe.arch == "hsie" else np.stack([noisy, clean])
 
 
-def make_examples(recipe: Recipe, materials: Materials, processes: int) -> Iterator[NDArray[np.float32]]:
+def make_examples(recipe: Recipe, materials: Materials, processes: int) -> Iterator[Any]:
     """All examples in order; the same for any number of processes."""
     make = partial(make_example, recipe=recipe, materials=materials)
     if processes == 1:
@@ -81,41 +81,65 @@ def make_examples(recipe: Recipe, materials: Materials, processes: int) -> Itera
 class EigenImages:
     """Crops of eigen-images and the loss of the default model on them."""
 
-    def __init__(self, recipe: Recipe, examples: list[NDArray[np.float32]], device: str) -> None:
+    def __init__(self, recipe: Recipe, examples: list[EigenExample], device: str) -> None:
         self.recipe = recipe
         self.examples = examples
         self.device = device
 
     def loss(self, model: Any, step: int) -> Tensor:
-        """Length and squared length of a pixel's error over all eigen-images, in units of the noise, averaged.
+        """Mean over a batch of ln(root mean squared error), averaged over bands, plus ln(mean spectral angle).
 
-        The length is to the spectral angle what its square is to the signal-to-noise ratio.
+        These are MPSNR and SAM but for constants, so that both count by their ratio in every cube.
         """
         draw = np.random.default_rng((self.recipe.seed, 1, step))
         crop, total = self.recipe.crop, torch.zeros((), device=self.device)
         for index in draw.integers(VALIDATION_CUBES, len(self.examples), self.recipe.batch):
+            example = self.examples[index]
             top, left = draw.integers(0, PIECE - crop + 1, 2)
-            piece = self.examples[index][:, :, top : top + crop, left : left + crop]
-            for axis in (2, 3):
-                if draw.random() < 0.5:
-                    piece = np.flip(piece, axis)
+            turned = [axis for axis in (1, 2) if draw.random() < 0.5]
+            place = (slice(None), slice(top, top + crop), slice(left, left + crop))
             # the sign of an eigenvector means nothing
-            piece = piece * draw.choice([-1.0, 1.0], (1, piece.shape[1], 1, 1)).astype(np.float32)
-            noisy, estimate, wanted = torch.from_numpy(piece).to(self.device)
-            square = ((model(noisy, estimate) - wanted) ** 2).sum(0)
-            total = total + (torch.sqrt(square + 0.1) + SQUARE_SHARE * square).mean()
+            signs = draw.choice([-1.0, 1.0], (len(example.noisy), 1, 1)).astype(np.float32)
+            noisy, estimate, clean, length = (
+                self._tensor(np.flip(planes[place], turned))
+                for planes in (
+                    signs * example.noisy,
+                    signs * example.estimate,
+                    signs * example.clean,
+                    example.length[None],
+                )
+            )
+            spectra = self._tensor(example.spectra * signs[:, 0, 0])
+            error = model(noisy, estimate) - clean
+            total = total + measure(error, spectra, self._tensor(example.beyond), length[0])
         return total / self.recipe.batch
 
+    def _tensor(self, array: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
     def validate(self, model: Any) -> dict[str, float]:
-        """Squared lengths of a pixel's error in units of the noise: noisy eigen-images, first estimates, model."""
+        """The loss of noisy eigen-images, of first estimates, and of the model's results; 0.115 of it is 1 dB."""
         sums = np.zeros(3)
         for example in self.examples[:VALIDATION_CUBES]:
-            noisy, estimate, wanted = torch.from_numpy(example).to(self.device)
+            noisy, estimate, clean, spectra, beyond, length = (
+                self._tensor(getattr(example, field.name)) for field in fields(example)
+            )
             with torch.inference_mode():
-                corrected = model(noisy, estimate)
-            sums += [float(((part - wanted) ** 2).sum(0).mean()) for part in (noisy, estimate, corrected)]
-        noisy_error, first, error = (sums / VALIDATION_CUBES).round(5).tolist()
-        return {"error_noisy": noisy_error, "error_first_estimate": first, "error": error}
+                results = (noisy, estimate, model(noisy, estimate))
+                sums += [float(measure(part - clean, spectra, beyond, length)) for part in results]
+        before, first, after = (sums / VALIDATION_CUBES).round(4).tolist()
+        return {"loss_noisy": before, "loss_first_estimate": first, "loss": after}
+
+
+def measure(error: Tensor, spectra: Tensor, beyond: Tensor, length: Tensor) -> Tensor:
+    """ln(root mean squared error), averaged over bands, plus ln(mean angle) of an error of the eigen-images.
+
+    error [rank, rows, columns]; the others as in `EigenExample`
+    """
+    bands = (spectra @ error.flatten(1)).unflatten(1, error.shape[1:])
+    level = 0.5 * torch.log((bands**2).mean((1, 2)) + beyond).mean()
+    angle = torch.sqrt((bands**2).sum(0) + beyond.sum()) / length.clamp(min=DARKEST * float(length.mean()))
+    return level + torch.log(angle.mean())
 
 
 class BandWindows:
