@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from .cube import CubeError, CubeInfo, check_dtype, shape_of, sizes_of, stored_axes
 from .facts import facts_text, read_facts, with_facts
-from .mat import DEFAULT_KEY, FACTS, HEADER_TEXT_BYTES, MATLAB_NAMES, NUMBERS, WAVELENGTHS, check_class, variable_name
+from .mat import HEADER_TEXT_BYTES, MATLAB_NAMES, NUMBERS, check_class, variable_name
 from .tiles import CubeReader, CubeWriter, allocate
-from .variables import WAVELENGTH_NAME, Variable, choose, settle_axes, wavelength_names
+from .variables import (
+    DEFAULT_KEY,
+    FACTS,
+    WAVELENGTH_NAME,
+    WAVELENGTHS,
+    Variable,
+    choose,
+    settle_axes,
+    wavelength_names,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +64,7 @@ def _damaged(path: Path, error: Exception) -> CubeError:
 
 def _open(path: Path, file: Any, kind: str, key: str | None, axis_order: str | None) -> CubeReader:
     variables = _variables(file)
-    chosen = choose(path, {name: found for name, found in variables.items() if name != FACTS}, key)
+    chosen = choose(path, variables, key)
     where = f"{path} ({chosen})"
     dataset = file[chosen]
     stored = _real(dataset.dtype, where)

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from .cube import CubeError, CubeInfo, check_dtype, shape_of, sizes_of, stored_axes
 from .facts import facts_text, read_facts, with_facts
 from .tiles import CubeReader, CubeWriter, map_written
-from .variables import Variable, choose, settle_axes, wavelength_names
+from .variables import DEFAULT_KEY, FACTS, WAVELENGTHS, Variable, choose, settle_axes, wavelength_names
 
 if TYPE_CHECKING:
     import numpy as np
 
-FACTS, WAVELENGTHS, DEFAULT_KEY = "attnkit", "wavelengths", "cube"
 NUMBERS = frozenset(
     {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 )
@@ -41,7 +40,7 @@ def open_mat5(path: Path, *, key: str | None, axis_order: str | None) -> CubeRea
     import numpy as np
 
     variables = _variables(path)
-    chosen = choose(path, {name: found for name, found in variables.items() if name != FACTS}, key)
+    chosen = choose(path, variables, key)
     where = f"{path} ({chosen})"
     if not variables[chosen].numbers:
         raise CubeError(f"{where}: is a {variables[chosen].type}, expected numbers; it holds {', '.join(variables)}")

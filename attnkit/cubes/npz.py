@@ -14,14 +14,13 @@ from .cube import CubeError, CubeInfo, check_dtype, shape_of, sizes_of, stored_a
 from .facts import facts_text, read_facts, with_facts
 from .npy import array_header, npy_prefix
 from .tiles import ZEROS_BYTES, CubeReader, CubeWriter, map_written
-from .variables import Variable, choose, settle_axes, wavelength_names
+from .variables import DEFAULT_KEY, FACTS, WAVELENGTHS, Variable, choose, settle_axes, wavelength_names
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SUFFIX = ".npy"
-FACTS, WAVELENGTHS, DEFAULT_KEY = "attnkit", "wavelengths", "cube"
 LOCAL_HEADER_BYTES = 30
 # the same bytes from the same cube
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -32,7 +31,7 @@ def open_npz(path: Path, *, key: str | None, axis_order: str | None) -> CubeRead
     with _archive(path) as archive:
         variables = _variables(path, archive)
         facts = _facts(archive)
-        chosen = choose(path, {name: found for name, found in variables.items() if name != FACTS}, key)
+        chosen = choose(path, variables, key)
         where = f"{path} ({chosen})"
         info_of = archive.getinfo(chosen + SUFFIX)
         with archive.open(info_of) as stream:

@@ -11,6 +11,8 @@ from .cube import DEFAULT_AXIS_ORDER, ONE_BAND, CubeError, cube_axes
 
 WAVELENGTH_NAME = re.compile(r"(band_?|cent(er|re)_?)?(wave_?lengths?|wvl|wl|lambda|cent(er|re)s?)(_?(nm|um))?(_?\d)?")
 MOST_LISTED = 20
+# arrays in files of ours
+FACTS, WAVELENGTHS, DEFAULT_KEY = "attnkit", "wavelengths", "cube"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ def choose(path: Path, variables: Mapping[str, Variable], key: str | None) -> st
     """The variable that --key names, or the only one that can be a cube.
 
     Without a key: the only one with three axes, or where there is none, the only one with two axes longer than 1.
-    Raises CubeError with the list of variables for an unknown key or where several would do.
+    The facts of a file of ours are none. Raises CubeError with the list of variables for an unknown key or where
+    several would do.
     """
+    variables = {name: found for name, found in variables.items() if name != FACTS}
     if key is not None:
         for name in (key, key.strip("/")):
             if name in variables:

@@ -16,6 +16,7 @@ from attnkit.runtime.errors import (
 
 if TYPE_CHECKING:
     from attnkit.runtime.items import Item
+    from attnkit.runtime.options import BatchOptions
     from attnkit.runtime.progress import Talk
 
 Scored = TypeVar("Scored")
@@ -50,3 +51,15 @@ def score_items(
     if failed and not code:
         code = EXIT_SOME_FAILED if found else EXIT_FAILED
     return found, failed, code
+
+
+def show_plan(items: Sequence[Item], methods: Sequence[str] | None, batch: BatchOptions) -> None:
+    """What --dry-run says: the items, and the methods to be run on them, or that they are scored as they are."""
+    from attnkit.runtime.answers import print_document, print_table
+
+    named = list(methods or ["prediction"])
+    if batch.json or batch.jsonl:
+        plan = [{"item": item.name, "kind": item.kind, "action": "score", "methods": named} for item in items]
+        print_document(plan, {"dry_run": True, "items": len(items)})
+    elif not batch.quiet:
+        print_table(["item", "kind", "methods"], [[i.name, i.kind or "unknown", ", ".join(named)] for i in items])

@@ -62,7 +62,8 @@ def score_pair(
 
     if prediction.shape != reference.shape:
         raise ItemError(
-            f"{row['item']}: got {_size(prediction)}, the reference is {_size(reference)}; give cubes of one size"
+            f"{row['item']}: got {size_text(prediction.shape)}, the reference is {size_text(reference.shape)}; "
+            "give cubes of one size"
         )
     left_out = masked_pixels(reference) if left_out is None else left_out
     if left_out.all():
@@ -153,6 +154,7 @@ def brighten(
     return bright
 
 
-def _size(view: View) -> str:
-    bands, rows, columns = view.shape
+def size_text(shape: tuple[int, int, int]) -> str:
+    """A cube's size for a message."""
+    bands, rows, columns = shape
     return f"{columns}x{rows} with {bands} bands"

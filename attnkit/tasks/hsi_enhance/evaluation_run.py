@@ -12,10 +12,10 @@ from attnkit.cubes import identify, open_cube
 from attnkit.runtime.discovery import HEAD_BYTES
 from attnkit.runtime.errors import EXIT_DONE, EXIT_INTERRUPTED, AttnkitError, ItemError, UsageError
 from attnkit.scoring.files import check_files
-from attnkit.scoring.items import score_items
+from attnkit.scoring.items import score_items, show_plan
 
 from .downstream import Classifier, SplitBy
-from .evaluate import AS_IT_IS, Row, Scored
+from .evaluate import AS_IT_IS, Row, Scored, size_text
 from .evaluation_report import Findings, report
 from .files import HsiEnhanceFiles
 from .methods import METHODS, has_model
@@ -100,7 +100,7 @@ def run_evaluation(evaluation: Evaluation, batch: BatchOptions) -> int:
     if evaluation.labels is not None and len(items) > 1:
         raise UsageError(f"--labels: got {len(items)} cubes, expected the one that the labels are of")
     if batch.dry_run:
-        _show_plan(evaluation, batch, items)
+        show_plan(items, evaluation.methods, batch)
         return EXIT_DONE
     findings = Findings()
     score = _score_prediction if evaluation.methods is None else _score_methods
@@ -187,22 +187,25 @@ def _score_prediction(
     evaluation: Evaluation, batch: BatchOptions, item: Item, files: Mapping[str, HsiEnhanceFiles], findings: Findings
 ) -> list[Scored]:
     from .evaluate import score_pair
-    from .views import Part, full_scale, view_of_file
+    from .task import EnhanceRequest, crop_of
+    from .views import full_scale, view_of_file
 
     cubes = files[""]
     assert evaluation.reference is not None
     shared = evaluation.reference.is_file()
     path = evaluation.reference if shared else _reference_of(item, evaluation.reference)
     with cubes.open_item(item) as reader, cubes.open_reference(path) as other:
-        part = Part.of(other.info, cubes.request())
+        part = crop_of(other.info, cubes.request())
         scale, scale_from = full_scale(other, part, cubes.request().scale)
         reference = view_of_file(other, part, scale)
         # a cube that was enhanced in part is compared with that part
         whole = (reader.info.bands, reader.info.rows, reader.info.columns)
-        prediction = view_of_file(reader, Part.whole(reader.info) if whole == part.shape else part, scale)
+        own = crop_of(reader.info, EnhanceRequest()) if whole == part.shape else part
+        prediction = view_of_file(reader, own, scale)
         if whole not in (part.shape, (other.info.bands, other.info.rows, other.info.columns)):
             raise ItemError(
-                f"{item.name}: is {_size(whole)}, its reference {path} {_size(part.shape)}; give cubes of one size"
+                f"{item.name}: is {size_text(whole)}, its reference {path} {size_text(part.shape)}; "
+                "give cubes of one size"
             )
         name = str(path) if shared else item.name
         findings.wavelengths[name] = reference.wavelengths or prediction.wavelengths
@@ -220,7 +223,8 @@ def _score_methods(
 
     from .darkening import DarkModel
     from .evaluate import score_methods
-    from .views import Part, full_scale, view_of_file
+    from .task import crop_of
+    from .views import full_scale, view_of_file
 
     device = "cpu" if batch.device == "auto" else batch.device
     requests = {
@@ -228,7 +232,7 @@ def _score_methods(
     }
     cubes = next(iter(files.values()))
     with cubes.open_item(item) as reader:
-        part = Part.of(reader.info, cubes.request())
+        part = crop_of(reader.info, cubes.request())
         scale, scale_from = full_scale(reader, part, cubes.request().scale)
         view = view_of_file(reader, part, scale)
         clean = np.asarray(view.read(slice(None)), np.float32)
@@ -267,7 +271,7 @@ def _watch(
         got, expected = f"{labels.shape[1]}x{labels.shape[0]}", f"{info.columns}x{info.rows}"
         raise UsageError(f"{where}: got {got} pixels, the cube {item.name} has {expected}")
     findings.task = task = Task(
-        labels[part.rows, part.columns],
+        labels[slice(*part.rows), slice(*part.columns)],
         evaluation.classifier,
         evaluation.train_share,
         [batch.seed + at for at in range(evaluation.splits)],
@@ -312,10 +316,6 @@ def _missing(scored: Sequence[Scored]) -> dict[str, int]:
     return found
 
 
-def _size(shape: tuple[int, int, int]) -> str:
-    return f"{shape[2]}x{shape[1]} with {shape[0]} bands"
-
-
 def _settings(evaluation: Evaluation, batch: BatchOptions) -> dict[str, Any]:
     from .darkening import DarkModel
 
@@ -325,14 +325,3 @@ def _settings(evaluation: Evaluation, batch: BatchOptions) -> dict[str, Any]:
     if evaluation.methods is not None:
         shown["darkening"] = [asdict(DarkModel(exposure=exposure)) for exposure in evaluation.exposures]
     return shown
-
-
-def _show_plan(evaluation: Evaluation, batch: BatchOptions, items: Sequence[Item]) -> None:
-    from attnkit.runtime.answers import print_document, print_table
-
-    methods = list(evaluation.methods or ["prediction"])
-    plan = [{"item": item.name, "kind": item.kind, "action": "score", "methods": methods} for item in items]
-    if batch.json or batch.jsonl:
-        print_document(plan, {"dry_run": True, "items": len(items)})
-    elif not batch.quiet:
-        print_table(["item", "kind", "methods"], [[i.name, i.kind or "unknown", ", ".join(methods)] for i in items])

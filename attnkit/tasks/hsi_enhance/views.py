@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .calibration import settle
 from .metrics import View
-from .task import EnhanceRequest, crop_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Part:
-    """Bands, rows and columns of a file."""
-
-    bands: tuple[int, int]
-    rows: slice
-    columns: slice
-
-    @classmethod
-    def of(cls, info: Any, request: EnhanceRequest) -> Part:
-        """The part that a request asks for; UsageError where it is not in the cube."""
-        crop = crop_of(info, request)
-        first, last = int(crop.bands[0]), int(crop.bands[-1]) + 1
-        return cls((first, last), slice(*crop.rows), slice(*crop.columns))
-
-    @classmethod
-    def whole(cls, info: Any) -> Part:
-        return cls((0, info.bands), slice(0, info.rows), slice(0, info.columns))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(bands, rows, columns)"""
-        bands, rows, columns = self.bands, self.rows, self.columns
-        return bands[1] - bands[0], rows.stop - rows.start, columns.stop - columns.start
+    from .cube_source import Crop
 
 
-def view_of_file(reader: Any, part: Part, scale: float) -> View:
+def view_of_file(reader: Any, part: Crop, scale: float) -> View:
     """Stored values divided by `scale`; NaN where the file's ignore value stands, unless that is 0."""
     import numpy as np
 
     info = reader.info
-    first, last = part.bands
+    first, last = part.band_range
 
     def read(bands: slice) -> NDArray[np.float64]:
         start, stop, _ = bands.indices(last - first)
-        stored = reader.read(slice(first + start, first + stop), part.rows, part.columns)
+        stored = reader.read(slice(first + start, first + stop), slice(*part.rows), slice(*part.columns))
         values = stored.astype(np.float64) / scale
         if info.ignore_value:
             values[stored == info.ignore_value] = np.nan
@@ -59,7 +33,7 @@ def view_of_file(reader: Any, part: Part, scale: float) -> View:
     return View(part.shape, read, None if nm is None else nm[first:last])
 
 
-def full_scale(reader: Any, part: Part, wanted: float | None) -> tuple[float, str]:
+def full_scale(reader: Any, part: Crop, wanted: float | None) -> tuple[float, str]:
     """The stored value of full exposure and where it comes from: the option, or what hsi-enhance would take."""
     import numpy as np
 

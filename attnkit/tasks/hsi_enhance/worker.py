@@ -255,10 +255,16 @@ class Shown:
 
     def plot(self, settings: dict[str, Any]) -> bytes:
         """The PNG of --plot."""
-        from .spectra_plot import plot_spectra
+        from .chart import draw_lines
 
-        pixel = self.pixel[0] + self.crop.rows[0], self.pixel[1] + self.crop.columns[0]
-        return plot_spectra(self.spectra, self.wavelengths, self.crop.band_range[0], pixel, settings)
+        row, column = self.pixel[0] + self.crop.rows[0], self.pixel[1] + self.crop.columns[0]
+        return draw_lines(
+            [("before, brightened", self.spectra[0]), ("after", self.spectra[1])],
+            self.wavelengths,
+            title=f"pixel row {row}, column {column}, share of full exposure",
+            settings=settings,
+            first_band=self.crop.band_range[0],
+        )
 
 
 def output_info(info: Any, enhancement: Enhancement) -> Any:

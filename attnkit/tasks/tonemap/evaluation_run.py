@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnkit.runtime.command import FileCommand
 from attnkit.runtime.errors import EXIT_DONE, EXIT_INTERRUPTED, AttnkitError, ItemError, UsageError
 from attnkit.scoring.files import check_files, write_tables
-from attnkit.scoring.items import score_items
+from attnkit.scoring.items import score_items, show_plan
 
 from . import evaluate
 
@@ -67,7 +67,7 @@ def run_evaluation(evaluation: Evaluation, batch: BatchOptions) -> int:
             + ", --recursive looks into its folders"
         )
     if batch.dry_run:
-        _show_plan(evaluation, batch, items)
+        show_plan(items, evaluation.methods, batch)
         return EXIT_DONE
     renderers = _renderers(evaluation, batch)
     rows, failed, code = score_items(
@@ -193,14 +193,3 @@ def _print(
         print_document(result, {"pictures": len(rows), "failed": len(failed)})
     elif rows and not batch.quiet:
         print_table(*evaluate.table_of(summary))
-
-
-def _show_plan(evaluation: Evaluation, batch: BatchOptions, items: Sequence[Item]) -> None:
-    from attnkit.runtime.answers import print_document, print_table
-
-    methods = list(evaluation.methods or ["prediction"])
-    plan = [{"item": item.name, "kind": item.kind, "action": "score", "methods": methods} for item in items]
-    if batch.json or batch.jsonl:
-        print_document(plan, {"dry_run": True, "items": len(items)})
-    elif not batch.quiet:
-        print_table(["item", "kind", "methods"], [[i.name, i.kind or "unknown", ", ".join(methods)] for i in items])
