@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.items import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,12 +151,6 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return {str(name): value.detach().numpy() for name, value in loaded.items()}
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def hash_weights(path: Path) -> str:
     """SHA-256 of a weight set.
 
@@ -163,7 +158,7 @@ def hash_weights(path: Path) -> str:
     but no time and no owner. Hidden files and folders (a download's cache) are left out.
     """
     if path.is_file():
-        return hash_file(path)
+        return sha256_of(path)
     digest = hashlib.sha256()
     files = sorted(
         (file.relative_to(path).as_posix(), file)
@@ -171,7 +166,7 @@ def hash_weights(path: Path) -> str:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
     for name, file in files:
-        digest.update(f"{hash_file(file)}  {name}\n".encode())
+        digest.update(f"{sha256_of(file)}  {name}\n".encode())
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnkit import cli
 from attnkit.tasks.hsi_enhance.metrics import scores
 
 CLEAN_KEYS = ("mpsnr_db", "mssim", "sam_degrees", "ergas")
@@ -202,12 +203,15 @@ def test_predictions_without_a_partner_fail(cubes):
         (["clean.npy", "--methods", "gain", "--labels", "clean.npy"], "got 6 bands, expected one"),
     ],
 )
-def test_usage_errors_are_one_line(cubes, arguments, message):
-    np.save(cubes / "half.npy", np.load(cubes / "labels.npy")[:12])
-    code, out, err = run(*arguments, cwd=cubes)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert len(err.splitlines()) == 1
+def test_usage_errors_are_one_line(cubes, arguments, message, run, monkeypatch):
+    monkeypatch.chdir(cubes)
+    # not those of the fixtures
+    monkeypatch.setattr(cli.Root, "table", cli.COMMANDS)
+    np.save("half.npy", np.load("labels.npy")[:12])
+    ended = run("eval", "hsi-enhance", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_a_classifier_that_is_not_installed_is_said_first(cubes):

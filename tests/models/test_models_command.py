@@ -13,6 +13,7 @@ import pytest
 from seeded_models import seeded
 
 from attnkit.models import registry, verify, weights
+from attnkit.runtime.items import sha256_of
 
 Run = Callable[..., Any]
 
@@ -101,7 +102,7 @@ def test_show_an_architecture_and_a_file(attnkit: Run, tiny_file: Path) -> None:
     assert shown.code == 0 and "2510.11613" in shown.out and "config.depth" in shown.out
     document = json.loads(attnkit("models", "show", str(tiny_file), "--json").out)["result"]
     assert document["model"] == "llf-lut-pp" and document["path"] == str(tiny_file)
-    assert document["sha256"] == weights.hash_file(tiny_file) and document["bytes"] == tiny_file.stat().st_size
+    assert document["sha256"] == sha256_of(tiny_file) and document["bytes"] == tiny_file.stat().st_size
     assert document["provenance"] == {"made_by": "a test"} and document["config"]["depth"] == 2
 
 
@@ -123,7 +124,7 @@ def test_verify_an_installed_model_from_nothing_to_golden(attnkit: Run, embedded
     assert first.code == 0 and states == [("hash", "skipped"), ("shapes", "ok"), ("golden", "skipped")]
     assert attnkit("models", "verify", "small", "--write-golden").code == 0
     record = json.loads((embedded / "small.json").read_text())
-    assert record["sha256"] == weights.hash_file(embedded / "small.safetensors")
+    assert record["sha256"] == sha256_of(embedded / "small.safetensors")
     assert record["golden"]["command"] == "attnkit models verify small --write-golden"
     checked = attnkit("models", "verify")
     assert checked.code == 0
@@ -205,7 +206,7 @@ def test_import_gives_the_model_of_the_checkpoint(attnkit: Run, tmp_path: Path) 
     outputs = got.run(got.example())
     assert all(np.array_equal(value, outputs[name]) for name, value in wanted.run(wanted.example()).items())
     provenance = registry.resolve(tmp_path / "w.safetensors").provenance
-    assert provenance["sha256"] == weights.hash_file(source) and provenance["file"] == "best.pth"
+    assert provenance["sha256"] == sha256_of(source) and provenance["file"] == "best.pth"
     assert provenance["trained_on"].startswith("unknown") and provenance["dropped_numbers"]["never_used"] == 4
     assert attnkit("models", "verify", str(tmp_path / "w.safetensors")).code == 0
 

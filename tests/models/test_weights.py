@@ -13,6 +13,7 @@ import pytest
 
 from attnkit.models import weights
 from attnkit.runtime.errors import ItemError
+from attnkit.runtime.items import sha256_of
 
 ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3).T, "a": np.ones((), np.float16)}
 
@@ -23,7 +24,7 @@ def write(path: Path) -> str:
 
 def test_round_trip(tmp_path: Path) -> None:
     digest = write(tmp_path / "w.safetensors")
-    assert digest == weights.hash_file(tmp_path / "w.safetensors")
+    assert digest == sha256_of(tmp_path / "w.safetensors")
     read = weights.read_weights(tmp_path / "w.safetensors")
     assert (read.architecture, read.config, read.provenance) == ("llf-lut-pp", {"x": [1]}, {"seed": 0})
     assert all(np.array_equal(read.arrays[name], ARRAYS[name]) for name in ARRAYS)

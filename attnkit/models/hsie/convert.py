@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from attnkit.models.weights import Weights, hash_file, read_pickle
+from attnkit.models.weights import Weights, read_pickle
 from attnkit.runtime.errors import ItemError
+from attnkit.runtime.items import sha256_of
 
 SIZES = {"3": "0", "5": "1", "7": "2"}
 LAYER = r"(weight|bias)"
@@ -80,7 +81,7 @@ def convert(path: Path) -> Weights:
     model.load_arrays(arrays)
     provenance = {
         "file": path.name,
-        "sha256": hash_file(path),
+        "sha256": sha256_of(path),
         "trained_on": "unknown: the authors published no weights",
         "source": "unknown",
         "licence": "unknown",

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from attnkit.models.weights import Weights, hash_file, read_pickle
+from attnkit.models.weights import Weights, read_pickle
 from attnkit.runtime.errors import ItemError
+from attnkit.runtime.items import sha256_of
 
 SOURCE = "github.com/fengzhang427/LLF-LUT, MIT, revision 16d0d8c5d610592a0ad8262594f39525a32926ba"
 
@@ -102,7 +103,7 @@ def convert(path: Path) -> Weights:
     arrays, config, dropped = convert_state(read_pickle(path))
     model = LlfLutPlus(**config)
     model.load_arrays(arrays)
-    digest = hash_file(path)
+    digest = sha256_of(path)
     known = [training for training, published in PUBLISHED.items() if published == digest]
     provenance = {
         "file": path.name,

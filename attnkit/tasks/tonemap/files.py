@@ -13,7 +13,7 @@ from attnkit.models.identity import model_identity
 from attnkit.pictures.detect import KINDS, sniff
 from attnkit.runtime.command import FileCommand, choose_format
 from attnkit.runtime.errors import AttnkitError, ItemError, PictureError, UsageError
-from attnkit.runtime.items import Column, Context, Estimate, Item, SideOutput
+from attnkit.runtime.items import Column, Context, Estimate, Item, SideOutput, sha256_of
 
 from .methods import METHODS, method_named
 
@@ -403,6 +403,4 @@ def _reference_of(item: Item, reference: Path | None) -> Path | None:
 
 @lru_cache(maxsize=8)
 def _hash(path: Path, modified: int) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
