@@ -52,7 +52,8 @@ def eval_hsi_enhance(
         str | None, _option(PART, "Axes of .mat, HDF5 and .npy arrays, such as bands,rows,columns", metavar="A,B,C")
     ] = None,
     wavelengths: Annotated[
-        Path | None, _option(PART, "Wavelengths in nm, one a line, where the cube has none", metavar="FILE")
+        Path | None,
+        _option(PART, "Wavelengths, one a line or a column of a table, in place of the cube's", metavar="FILE"),
     ] = None,
     rows: Annotated[str | None, _option(PART, "Only these rows, the end left out", metavar="A:B")] = None,
     cols: Annotated[str | None, _option(PART, "Only these columns", "--cols", metavar="A:B")] = None,

@@ -35,16 +35,20 @@ def read_wavelengths(path: Path, bands: int) -> tuple[float, ...]:
         raise CubeError(f"--wavelengths {path}: not a text file, expected one number a line") from None
     except OSError as error:
         raise CubeError(f"--wavelengths {path}: cannot be read ({error.strerror or error})") from error
-    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
-    table = [_cells(line) for line in lines]
-    heading = [] if not table or any(_number(cell) is not None for cell in table[0]) else table.pop(0)
+    numbered = enumerate(map(str.strip, text.splitlines()), 1)
+    lines = {number: line for number, line in numbered if line and not line.startswith("#")}
+    numbers, table = list(lines), [_cells(line) for line in lines.values()]
+    heading: list[str] = []
+    if table and all(_number(cell) is None for cell in table[0]):
+        heading = table.pop(0)
+        del numbers[0]
     if not table:
         raise CubeError(f"--wavelengths {path}: holds no numbers, expected {bands}, one a line")
     column = _column(path, table, heading)
-    values = [_value(path, row, column, place) for place, row in enumerate(table, 1 + bool(heading))]
+    values = [_value(path, row, column, number) for number, row in zip(numbers, table, strict=True)]
     if len(values) == 1 and len(table[0]) == bands:
         # all of them in one line
-        values = [_value(path, table[0], place, 1) for place in range(bands)]
+        values = [_value(path, table[0], place, numbers[0]) for place in range(bands)]
     if len(values) != bands:
         raise CubeError(f"--wavelengths {path}: has {len(values)} numbers, the cube {bands} bands; expected one a band")
     unit = heading[column] if column < len(heading) else " ".join(heading)

@@ -136,7 +136,7 @@ def test_downstream(cubes):
         "clean.npy", "--methods", "gain,mnf", "--seeds", 1, "--labels", "labels.npy", "--classifier", "lda",
         "--splits", 3, "--rows", "0:20",
     )  # fmt: skip
-    code, out, err = run(*arguments, "--json", cwd=cubes)
+    code, out, err = run(*arguments, "--json", "--out", "t.md", cwd=cubes)
     assert (code, err) == (0, "")
     result = json.loads(out)["result"]
     found = {row["input"]: row for row in result["accuracy"]}
@@ -146,8 +146,8 @@ def test_downstream(cubes):
     assert found["gain"]["overall_accuracy_percent"] == pytest.approx(found["dark"]["overall_accuracy_percent"], abs=1)
     assert (found["gain"]["train_pixels"], found["gain"]["test_pixels"]) == (40, 360)
     assert len(result["splits"]) == 4 * 3
-    code, out, _ = run(*arguments, cwd=cubes)
-    assert "40 training pixels drawn at random in every class, 360 test pixels, 3 splits" in out
+    text = (cubes / "t.md").read_text()
+    assert "40 training pixels drawn at random in every class, 360 test pixels, 3 splits" in text
 
 
 def test_samples_that_are_no_numbers_are_counted(cubes):

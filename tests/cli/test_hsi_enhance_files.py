@@ -239,6 +239,32 @@ def test_preview_shows_true_colours_or_the_bands_asked_for(run: Run, work: Path)
     assert ended.code == 1 and "--preview-bands" in ended.line and "0:4" in ended.line and not (work / "r.png").exists()
 
 
+def test_values_that_are_none_do_not_darken_the_preview(run: Run, work: Path) -> None:
+    cube = np.random.default_rng(2).integers(100, 1000, (20, 20, 3)).astype(np.int16)
+    write_envi(work / "a.hdr", cube)
+    cube[:3] = -9999
+    write_envi(work / "b.hdr", cube, **{"data ignore value": -9999})
+    for name in "ab":
+        options = ("--gain", 2, "--rows", "3:20" if name == "a" else "0:20", "--out", "o/")
+        assert run("hsi-enhance", f"{name}.hdr", *GAIN, *options, "--preview", f"{name}.png").code == 0
+    whole, part = cv2.imread("b.png"), cv2.imread("a.png")
+    assert not whole[:3].any()
+    np.testing.assert_array_equal(whole[3:], part)
+
+
+def test_the_record_says_how_much_spectra_have_changed(run: Run, work: Path) -> None:
+    light = np.random.default_rng(0).uniform(200, 2000, (16, 12, 1))
+    np.save("a.npy", np.random.default_rng(1).poisson(light * np.linspace(0.2, 1, 8)).astype(np.uint16))
+    records = []
+    for method in ("gain", "lowrank"):
+        ended = run("hsi-enhance", "a.npy", "--method", method, "--bands", "2:8", "--out", f"{method}.npy", "--json")
+        records.append(json.loads(ended.out)["items"][0])
+    assert (records[0]["spectral_angle_deg"], records[0]["bands_changed_most"]) == (0, [])
+    assert records[1]["spectral_angle_deg"] > 0.5
+    # by their numbers in the file
+    assert {entry["band"] for entry in records[1]["bands_changed_most"]} <= set(range(2, 8))
+
+
 def test_spectra_are_drawn_beside_the_output_or_where_plot_says(run: Run, work: Path) -> None:
     np.save("a.npy", cube_of())
     assert run("hsi-enhance", "a.npy", *GAIN, "--plot-spectra", "5,4").code == 0

@@ -50,6 +50,7 @@ def test_falling_numbers_and_a_large_unit_that_is_named(tmp_path) -> None:
         ("wavelength\n", "holds no numbers"),
         ("400\nred\n600\n700\n", "line 2: got 'red', expected a number above 0"),
         ("400\n-5\n600\n700\n", "line 2: got '-5'"),
+        ("# sensor\nwavelength\n\n400\n-5\n600\n700\n", "line 5: got '-5'"),
         ("400\nnan\n600\n700\n", "line 2: got 'nan'"),
         ("5,5\n5,5\n4,4\n5,5\n", "none of its 2 columns rises or falls all the way"),
     ],

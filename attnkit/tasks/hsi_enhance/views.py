@@ -49,8 +49,6 @@ def full_scale(reader: Any, part: Crop, wanted: float | None) -> tuple[float, st
         white_level=0.0,
         maximum=largest,
         integer=reader.info.dtype.kind in "iu",
-        reflectance=False,
         header_scale=reader.info.reflectance_scale,
-        largest=None,
     )
     return found.scale, found.scale_from

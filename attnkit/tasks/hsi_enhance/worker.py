@@ -202,6 +202,7 @@ class Shown:
         from attnkit.cubes.preview import BLUE_NM, RED_NM, preview_bands
 
         self.scale = enhancement.radiometry.output_scale
+        self.ignore_value = enhancement.source.ignore_value
         self.crop = enhancement.crop
         bands, rows, columns = enhancement.source.shape
         self.wavelengths = enhancement.source.wavelengths
@@ -235,11 +236,20 @@ class Shown:
         bands, rows, columns = region.slices
         for band, plane in self.planes.items():
             if bands.start <= band < bands.stop:
-                plane[rows, columns] = stored[band - bands.start] / self.scale
+                plane[rows, columns] = self._bright(stored[band - bands.start])
         row, column = self.pixel
         if rows.start <= row < rows.stop and columns.start <= column < columns.stop:
             place = slice(None), row - rows.start, column - columns.start
-            self.spectra[0, bands], self.spectra[1, bands] = before[place], stored[place] / self.scale
+            self.spectra[0, bands], self.spectra[1, bands] = before[place], self._bright(stored[place])
+
+    def _bright(self, stored: Any) -> Any:
+        """Values written in units of full exposure; NaN where they say that there is none."""
+        import numpy as np
+
+        bright = stored.astype(np.float32) / np.float32(self.scale)
+        if self.ignore_value is not None:
+            bright[stored == self.ignore_value] = np.nan
+        return bright
 
     def preview(self, settings: dict[str, Any]) -> bytes:
         """The PNG of --preview."""

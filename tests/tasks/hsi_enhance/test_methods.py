@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from low_rank_cubes import low_rank_cube, noisy
 
+from attnkit.models import registry
 from attnkit.runtime.errors import UsageError
 from attnkit.tasks.hsi_enhance import methods
 from attnkit.tasks.hsi_enhance.source import ArraySource, Region
@@ -13,13 +14,13 @@ CLASSICAL = [name for name in methods.METHODS if not methods.has_model(name)]
 DENOISERS = ["mnf", "lowrank"]
 
 
-def enhanced(name, cube, memory=PLENTY, done=(), **settings):
+def enhanced(name, cube, memory=PLENTY, done=(), model=None, **settings):
     """The result, NaN where no region was handed back, the regions in their order, and the facts."""
     facts, regions = {}, []
     result = np.full(cube.shape, np.nan, np.float32)
     values = {key.replace("_", ".", 1): value for key, value in settings.items()}
     for region, bright in methods.run(
-        name, ArraySource(cube), settings=values, memory=memory, done=frozenset(done), facts=facts
+        name, ArraySource(cube), settings=values, memory=memory, done=frozenset(done), model=model, facts=facts
     ):
         assert bright.dtype == np.float32 and bright.shape == region.shape
         assert np.isnan(result[region.slices]).all(), "a sample was handed back twice"
@@ -104,6 +105,18 @@ def test_the_memory_bound_changes_nothing(name, shape):
     whole = enhanced(name, cube)[0]
     for memory in (1000, 50_000):
         np.testing.assert_allclose(enhanced(name, cube, memory)[0], whole, atol=1e-5)
+
+
+def test_the_memory_bound_changes_nothing_of_a_learned_method(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    registry.save(registry.build("hsie", tiny=True), "hsie", path)
+    cube = noisy(low_rank_cube(4, (12, 150, 30)), 0.02)
+    cube[:, :40, :10] *= 3
+    whole, regions, facts = enhanced("hsie", cube, model=str(path))
+    # strips of the network and eigen-images in a file
+    small, again, same = enhanced("hsie", cube, 100_000, model=str(path))
+    assert regions == again and facts == same and facts["rank"] > 1
+    np.testing.assert_allclose(small, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
