@@ -9,7 +9,7 @@ from attnkit_kernels.image import laplacian
 
 from attnkit.models import registry
 from attnkit.models.hsie import subspace
-from attnkit.models.hsie.subspace import HsieSubspace, context_windows, correct
+from attnkit.models.hsie.subspace import HsieSubspace, context_windows, correct, tiles_of
 
 
 def network(seed: int = 0, **changes: int) -> HsieSubspace:
@@ -49,6 +49,28 @@ def test_strips_give_the_result_of_the_whole(rows: int, columns: int) -> None:
     assert np.abs(whole - estimate).max() > 1
     np.testing.assert_allclose(strips, whole, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(corrected(model, noisy, estimate, 10**9), whole, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(95, 203), (203, 130), (3, 3010)])
+def test_squares_give_the_result_of_the_whole(rows: int, columns: int) -> None:
+    model = network()
+    noisy, estimate = planes(4, rows, columns)
+    memory = subspace.PIXEL_BYTES * (2 * model.reach + 24) ** 2
+    tiles = list(tiles_of(rows, columns, model.reach, memory))
+    covered = np.zeros((rows, columns), int)
+    for tile in tiles:
+        covered[tile.slices] += 1
+        outer = tile.grown(model.reach, rows, columns)
+        assert outer.size * subspace.PIXEL_BYTES <= memory
+    assert (covered == 1).all() and len({tile.left for tile in tiles}) > 1
+    with torch.inference_mode():
+        whole = model(torch.from_numpy(noisy), torch.from_numpy(estimate)).numpy()
+    np.testing.assert_allclose(corrected(model, noisy, estimate, memory), whole, rtol=1e-5, atol=1e-4)
+
+
+def test_rows_are_whole_where_that_loses_less() -> None:
+    wide = {columns: next(tiles_of(columns, columns, 40, 275_000_000)) for columns in (145, 600, 2000, 20_000)}
+    assert [tile.right == columns for columns, tile in wide.items()] == [True, True, False, False]
 
 
 def test_a_strip_reaches_no_further_than_it_says() -> None:

@@ -11,6 +11,7 @@ estimate is what comes out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 
 # of an eigen-image, in units of its noise: weaker ones are not divided by less
 LEAST_DEVIATION = 1.0
-# bytes of activations that a pixel of one eigen-image takes at its worst, measured; and pixels beyond which one more
-# eigen-image at a time is slower than one after the other
-PIXEL_BYTES = 1000
+# bytes that a pixel takes while one eigen-image is corrected (measured: 570 to 640, and 330 for each further one); and
+# pixels of a cube beyond which its eigen-images are corrected one after the other
+PIXEL_BYTES = 650
 GROUP_PIXELS = 1 << 16
-# rows and columns around a strip that its result depends on, a multiple of 4 so that both pyramids keep their phase:
+LEAST_SIDE = 8
+# rows and columns around a tile that its result depends on, a multiple of 4 so that both pyramids keep their phase:
 # pyramids 16, dense blocks 2 (1 + blocks convs + 1), mask network 2 + 2 residual_blocks
 PYRAMID_REACH = 16
 
@@ -89,7 +91,7 @@ class HsieSubspace(TorchModel):
 
     @property
     def reach(self) -> int:
-        """Rows and columns around a strip that its result depends on, a multiple of 4."""
+        """Rows and columns around a tile that its result depends on, a multiple of 4."""
         low = 2 + self.config["blocks"] * self.config["convs"]
         needed = PYRAMID_REACH + 2 * low + 2 + 2 * self.config["residual_blocks"]
         return -(-needed // 4) * 4
@@ -164,7 +166,7 @@ class HsieSubspace(TorchModel):
 
 
 class View:
-    """The pyramid of some eigen-images and their context in one strip, computed once.
+    """The pyramid of some eigen-images and their context in one tile, computed once.
 
     noisy, estimate    [rank, rows, columns]; of the noisy ones only those asked for are looked at
     deviations         [rank] of the estimates over the whole cube
@@ -226,27 +228,40 @@ def correct(
     memory             bytes of activations; the result does not depend on it beyond float rounding
     """
     rank, rows, columns = noisy.shape
-    strip = max(8, int(memory / (PIXEL_BYTES * columns)) - 2 * network.reach)
-    whole = strip >= rows
-    step = rows if whole else strip // 4 * 4
-    strips = [(top, min(top + step, rows)) for top in range(0, rows, step)]
+    tiles = list(tiles_of(rows, columns, network.reach, memory))
     group = max(1, min(rank, GROUP_PIXELS // (rows * columns), memory // (PIXEL_BYTES * rows * columns)))
     deviations = np.maximum(
         [float(np.std(plane, dtype=np.float64)) for plane in estimate], LEAST_DEVIATION
     )
-    runner = _Strips(network, noisy, estimate, deviations)
+    runner = _Tiles(network, noisy, estimate, deviations)
     with torch.inference_mode():
         for first in range(0, rank, group):
             chosen = range(first, min(first + group, rank))
-            attention = None if whole else runner.attention(chosen, strips)
+            attention = runner.attention(chosen, tiles) if len(tiles) > 1 else None
             result = np.empty((len(chosen), rows, columns), np.float32)
-            for top, bottom in strips:
-                result[:, top:bottom] = runner.strip(chosen, top, bottom, attention)
+            for tile in tiles:
+                result[(slice(None), *tile.slices)] = runner.tile(chosen, tile, attention)
             yield first, result
 
 
-class _Strips:
-    """Rows of the eigen-images with those around them, as the network wants them."""
+def tiles_of(rows: int, columns: int, reach: int, memory: int) -> Iterator[Box]:
+    """All at once, or tiles that `memory` holds with what lies around them: whole rows or squares, as loses less.
+
+    They begin at multiples of 4.
+    """
+    pixels = memory // PIXEL_BYTES
+    height = (pixels // columns - 2 * reach) // 4 * 4
+    side = max(LEAST_SIDE, (isqrt(pixels) - 2 * reach) // 4 * 4)
+    down, across = (side, side) if height * columns < side * side else (height, columns)
+    if rows * columns <= pixels:
+        down, across = rows, columns
+    for top in range(0, rows, down):
+        for left in range(0, columns, across):
+            yield Box(top, min(top + down, rows), left, min(left + across, columns))
+
+
+class _Tiles:
+    """Parts of the eigen-images with what lies around them, as the network wants them."""
 
     def __init__(
         self, network: HsieSubspace, noisy: NDArray[Any], estimate: NDArray[Any], deviations: NDArray[Any]
@@ -256,38 +271,37 @@ class _Strips:
         self._device, self._dtype = weight.device, weight.dtype
         self._noisy, self._estimate = noisy, estimate
         self._deviations = torch.tensor(deviations, device=self._device, dtype=self._dtype)
-        self._rows = noisy.shape[1]
+        self._size = noisy.shape[1:]
 
-    def _view(self, chosen: range, top: int, bottom: int) -> tuple[View, list[int], int]:
-        """The rows top:bottom and those around, the numbers of the chosen eigen-images in the view, its first row."""
-        first, last = max(0, top - self.network.reach), min(self._rows, bottom + self.network.reach)
+    def _view(self, chosen: range, tile: Box) -> tuple[View, list[int], Box]:
+        """A tile and what lies around it, the numbers of the chosen eigen-images in the view, the place of the view."""
+        outer = tile.grown(self.network.reach, *self._size)
         # the chosen ones and all that can be their context
         numbers = sorted({*range(min(self.network.neighbours + 1, len(self._noisy))), *chosen})
-        noisy = np.zeros((len(numbers), last - first, self._noisy.shape[2]), np.float32)
+        noisy = np.zeros((len(numbers), outer.bottom - outer.top, outer.right - outer.left), np.float32)
         for at, number in enumerate(numbers):
             if number in chosen:
-                noisy[at] = self._noisy[number, first:last]
+                noisy[at] = self._noisy[(number, *outer.slices)]
         view = View(
             self._tensor(noisy),
-            self._tensor(np.ascontiguousarray(self._estimate[numbers, first:last])),
+            self._tensor(np.stack([self._estimate[(number, *outer.slices)] for number in numbers])),
             self._deviations[numbers],
             self.network.neighbours,
         )
-        return view, [numbers.index(number) for number in chosen], first
+        return view, [numbers.index(number) for number in chosen], outer
 
     def _tensor(self, planes: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(planes).to(self._device, self._dtype)
 
-    def attention(self, chosen: range, strips: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """The attention of every block, from means that are added up strip by strip, once over the cube a block."""
+    def attention(self, chosen: range, tiles: Sequence[Box]) -> list[Tensor]:
+        """The attention of every block, from means that are added up tile by tile, once over the cube a block."""
         attention: list[Tensor] = []
-        half_rows = (self._rows + 1) // 2
-        half_columns = (self._noisy.shape[2] + 1) // 2
+        half_rows, half_columns = ((length + 1) // 2 for length in self._size)
         for block in self.network.blocks:
             total = None
-            for top, bottom in strips:
-                view, places, first = self._view(chosen, top, bottom)
-                box = Box((top - first) // 2, (bottom - first + 1) // 2, 0, half_columns)
+            for tile in tiles:
+                view, places, outer = self._view(chosen, tile)
+                box = Box(*((length + 1) // 2 for part in tile.within(outer) for length in (part.start, part.stop)))
                 found = self.network.pooled(view, places, attention, box)
                 total = found if total is None else total + found
             assert total is not None
@@ -295,7 +309,7 @@ class _Strips:
             attention.append(block.attention.of_means(means))  # type: ignore[union-attr, operator]
         return attention
 
-    def strip(self, chosen: range, top: int, bottom: int, attention: Sequence[Tensor] | None) -> NDArray[np.float32]:
-        view, places, first = self._view(chosen, top, bottom)
+    def tile(self, chosen: range, tile: Box, attention: Sequence[Tensor] | None) -> NDArray[np.float32]:
+        view, places, outer = self._view(chosen, tile)
         result = self.network.corrected(view, places, attention)
-        return result[:, top - first : bottom - first].float().cpu().numpy()
+        return result[(slice(None), *tile.within(outer))].float().cpu().numpy()

@@ -82,7 +82,7 @@ def run_subspace(
     facts: dict[str, Any],
     tell: Callable[[float], None],
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
-    """Project, shrink, correct, rebuild. Arrays: the eigen-images, their estimates, and a strip of activations."""
+    """Project, shrink, correct, rebuild. Arrays: the eigen-images, their estimates, and a tile of activations."""
     from attnkit.models.hsie.subspace import correct
 
     from ..subspace import empty
