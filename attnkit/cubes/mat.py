@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from .cube import CubeError, CubeInfo, check_dtype, shape_of, sizes_of, stored_axes
 from .facts import facts_text, read_facts, with_facts
-from .tiles import CubeReader, CubeWriter, map_written
+from .tiles import CubeReader, CubeWriter, Packed, map_written
 from .variables import DEFAULT_KEY, FACTS, WAVELENGTHS, Variable, choose, settle_axes, wavelength_names
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 NUMBERS = frozenset(
     {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
@@ -36,7 +37,10 @@ MOST_BYTES = 2**31 - 1
 
 
 def open_mat5(path: Path, *, key: str | None, axis_order: str | None) -> CubeReader:
-    """Read a variable whole: such files are at most 2 GB and mostly compressed. Its type is its class."""
+    """Open a variable, to be read whole: such files are at most 2 GB and mostly compressed. Its type is its class.
+
+    Complex values show when it is read.
+    """
     import numpy as np
 
     variables = _variables(path)
@@ -44,21 +48,26 @@ def open_mat5(path: Path, *, key: str | None, axis_order: str | None) -> CubeRea
     where = f"{path} ({chosen})"
     if not variables[chosen].numbers:
         raise CubeError(f"{where}: is a {variables[chosen].type}, expected numbers; it holds {', '.join(variables)}")
-    beside = wavelength_names(variables, variables[chosen].shape)
-    loaded = _load(path, [chosen, FACTS, *beside])
-    array = loaded[chosen]
-    check_dtype(array.dtype, where)
+    shape = variables[chosen].shape
+    beside = wavelength_names(variables, shape)
+    loaded = _load(path, [FACTS, *beside])
     # MATLAB stores the whole numbers of a wide class in a narrow type
     dtype = np.dtype(NUMPY_NAMES.get(variables[chosen].type, variables[chosen].type))
     facts = facts_in(loaded)
     count = loaded[beside[0]].size if beside else None
-    axes = settle_axes(array.shape, asked=axis_order, stored=facts.get("axis_order"), wavelengths=count, where=where)
+    axes = settle_axes(shape, asked=axis_order, stored=facts.get("axis_order"), wavelengths=count, where=where)
     info = CubeInfo(
-        **sizes_of(array.shape, axes), dtype=dtype, kind="mat", key=chosen, axis_order=",".join(axes), version="5"
+        **sizes_of(shape, axes), dtype=dtype, kind="mat", key=chosen, axis_order=",".join(axes), version="5"
     )
     if beside and count == info.bands:
         info = replace(info, wavelengths=tuple(map(float, loaded[beside[0]].ravel())))
-    return CubeReader(with_facts(info, facts), array, axes, in_memory=True)
+
+    def unpack() -> NDArray[Any]:
+        values = _load(path, [chosen])[chosen]
+        check_dtype(values.dtype, where)
+        return values
+
+    return CubeReader(with_facts(info, facts), Packed(shape, unpack), axes)
 
 
 def _variables(path: Path) -> dict[str, Variable]:

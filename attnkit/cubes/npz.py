@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .cube import CubeError, CubeInfo, check_dtype, shape_of, sizes_of, stored_axes
 from .facts import facts_text, read_facts, with_facts
 from .npy import array_header, npy_prefix
-from .tiles import ZEROS_BYTES, CubeReader, CubeWriter, map_written
+from .tiles import ZEROS_BYTES, CubeReader, CubeWriter, Packed, map_written
 from .variables import DEFAULT_KEY, FACTS, WAVELENGTHS, Variable, choose, settle_axes, wavelength_names
 
 if TYPE_CHECKING:
@@ -46,13 +46,16 @@ def open_npz(path: Path, *, key: str | None, axis_order: str | None) -> CubeRead
             values = _load(path, archive, beside[0][0]).ravel()
             info = replace(info, wavelengths=tuple(map(float, values)))
         info = with_facts(info, facts)
-        plain = info_of.compress_type == zipfile.ZIP_STORED
-        if not plain:
-            array = _load(path, archive, chosen)
     if column_major:
         shape, axes = shape[::-1], axes[::-1]
-    if not plain:
-        return CubeReader(info, array.T if column_major else array, axes, in_memory=True)
+    if info_of.compress_type != zipfile.ZIP_STORED:
+
+        def unpack() -> NDArray[Any]:
+            with _archive(path) as archive:
+                values = _load(path, archive, chosen)
+            return values.T if column_major else values
+
+        return CubeReader(info, Packed(shape, unpack), axes)
     wanted = prefix + math.prod(shape) * stored.itemsize
     if info_of.file_size < wanted:
         raise CubeError(f"{where}: cut short: holds {info_of.file_size} bytes, expected {wanted}; copy the file again")

@@ -26,7 +26,7 @@ class CubeReader:
     """A cube as [bands, rows, columns], read tile by tile from an array of any axis order.
 
     `array` lies in the file in the order of `axes`, the last one fastest. It may be mapped, an HDF5 dataset, or
-    whatever takes an index of slices: nothing but the tiles asked for is held in memory, unless `in_memory`. `name` is
+    whatever takes an index of slices: nothing but the tiles asked for is held in memory, unless it is Packed. `name` is
     for messages.
     """
 
@@ -36,15 +36,18 @@ class CubeReader:
         array: Any,
         axes: tuple[str, ...],
         *,
-        in_memory: bool = False,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = info
-        self.in_memory = in_memory
         self.name = "the cube"
         self._array = array
         self._axes = axes
         self._close = close
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the whole cube is held in memory once it is read from."""
+        return isinstance(self._array, Packed)
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +77,20 @@ class CubeReader:
                 raise CubeError(f"{self.name}: values cannot be read ({error}); copy the file again") from error
             release(self._array)
         return result
+
+
+class Packed:
+    """An array of `shape` that can only be read whole, which is done when its first values are asked for."""
+
+    def __init__(self, shape: tuple[int, ...], unpack: Callable[[], NDArray[Any]]) -> None:
+        self.shape = shape
+        self._unpack = unpack
+        self._values: NDArray[Any] | None = None
+
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        if self._values is None:
+            self._values = self._unpack()
+        return self._values[index]
 
 
 class CubeWriter:
