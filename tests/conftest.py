@@ -8,6 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# as commands have it: threads that wait for each other make small products a hundred times slower on a busy machine
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # a run in the background or under nohup ignores these, and so would every command that a test starts and then stops
 for stop, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(stop) is signal.SIG_IGN:
