@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_cubes(folder: Path) -> None:
-    """Dark scans as ENVI, MATLAB and HDF5, a folder of them, references of the same sensor, and bright scans."""
+    """Dark scans as ENVI, MATLAB and HDF5, a folder of them, references, bright scans, one with labels."""
     draw = np.random.default_rng(0)
 
     def cube(level: float, rows: int = 12, bands: int = 16) -> np.ndarray:
@@ -69,6 +69,10 @@ def write_cubes(folder: Path) -> None:
     envi(folder / "dark.hdr", 100 + cube(0, rows=3))
     envi(folder / "white.hdr", 100 + cube(900, rows=3))
     scipy.io.savemat(folder / "scan.mat", {"cube": cube(60)})
+    # two crops side by side
+    crops = np.repeat([1, 2], 10) * np.ones((12, 1), int)
+    fields = cube(3000, bands=6)[:, :1] * np.where(crops[..., None] == 1, 1.0, np.linspace(0.5, 1.2, 6))
+    np.savez(folder / "fields.npz", cube=fields.astype(np.uint16), labels=crops)
     with h5py.File(folder / "scan.h5", "w") as file:
         file["cube"] = cube(60, rows=200, bands=150)
 
