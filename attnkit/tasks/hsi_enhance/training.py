@@ -96,7 +96,7 @@ class EigenImages:
         for index in draw.integers(VALIDATION_CUBES, len(self.examples), self.recipe.batch):
             example = self.examples[index]
             top, left = draw.integers(0, PIECE - crop + 1, 2)
-            turned = [axis for axis in (1, 2) if draw.random() < 0.5]
+            turned = tuple(axis for axis in (1, 2) if draw.random() < 0.5)
             place = (slice(None), slice(top, top + crop), slice(left, left + crop))
             # the sign of an eigenvector means nothing
             signs = draw.choice([-1.0, 1.0], (len(example.noisy), 1, 1)).astype(np.float32)

@@ -69,12 +69,12 @@ def test_what_is_kept_for_tests_is_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_library_or_pictures_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no spectral library; expected an .npz"):
+    with pytest.raises(UsageError, match=r"no spectral library; expected an \.npz"):
         materials.find_materials(tmp_path)
     write_material(tmp_path)
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(UsageError, match=r"no pictures; expected .jpg"):
+    with pytest.raises(UsageError, match=r"no pictures; expected \.jpg"):
         materials.find_materials(tmp_path)
     with pytest.raises(UsageError, match="expected a folder"):
         materials.find_materials(tmp_path / "nothing")
