@@ -82,6 +82,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
                 "Score enhanced hyperspectral cubes or methods",
                 imports=("cv2", "scipy", "h5py", "spectral", "PIL", "safetensors"),
             ),
+            "vlm-ask": Entry(
+                "attnkit.commands.eval_vlm_ask:eval_vlm_ask",
+                "Score answers about images: POPE, CHAIR, MME, VQA",
+                imports=("numpy",),
+            ),
         },
     ),
     "doctor": Entry("attnkit.commands.doctor:doctor", "Say what runs here, and what is missing for the rest"),

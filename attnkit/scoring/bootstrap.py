@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def scene_means(values: Sequence[float], scenes: Sequence[str]) -> dict[str, float]:
@@ -34,3 +39,33 @@ def bootstrap(
     picks = np.random.default_rng(seed).integers(0, len(values), size=(draws, len(values)))
     low, high = np.quantile(values[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(values.mean()), float(low), float(high)
+
+
+def resampled_sums(
+    counts: NDArray[Any], groups: Sequence[str], *, seed: int = 0, draws: int = 2000
+) -> NDArray[np.float64]:
+    """Sums of `counts` when whole groups are drawn again with replacement, for measures that are no plain means.
+
+    counts     [units, columns]
+    groups     name of the group of each unit
+    returns    [draws, columns]
+
+    The draws depend on the seed and the names of the groups only: two tables of the same groups are paired.
+    """
+    import zlib
+
+    import numpy as np
+
+    names, where = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((len(names), counts.shape[1]))
+    np.add.at(sums, where, counts)
+    draw = np.random.default_rng([seed, zlib.crc32("\n".join(names).encode())])
+    found = np.empty((draws, counts.shape[1]))
+    # at most about 64 MB of weights at a time
+    step = max(1, 4_000_000 // max(1, len(names)))
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        picks = draw.integers(0, len(names), size=(rows, len(names))) + len(names) * np.arange(rows)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=rows * len(names)).reshape(rows, len(names))
+        found[start : start + rows] = weights @ sums
+    return found
