@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ COMMANDS = [command for page in manual.pages() for command in page.example_comma
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """room.hdr, room.exr, photos/ and examples/, all of them real pictures, a weight file, and made-up cubes."""
+    """room.hdr, room.exr, photos/, examples/: real pictures; a weight file; made-up cubes and answers about images."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     (tmp_path / "photos").mkdir()
     shutil.copy(EXAMPLES / "hdr/interior_view.hdr", tmp_path / "room.hdr")
@@ -43,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
     # what `attnkit models import` would have made
     shutil.copy(WEIGHTS, tmp_path / "hdrplus-480p.safetensors")
     write_cubes(tmp_path)
+    write_answers(tmp_path)
     return tmp_path
 
 
@@ -75,6 +77,36 @@ def write_cubes(folder: Path) -> None:
     np.savez(folder / "fields.npz", cube=fields.astype(np.uint16), labels=crops)
     with h5py.File(folder / "scan.h5", "w") as file:
         file["cube"] = cube(60, rows=200, bands=150)
+
+
+def write_answers(folder: Path) -> None:
+    """Answers about a few images, and what is right: splits of POPE, two images of COCO, a subtask of MME, VQA."""
+
+    def lines(path: str, rows: list[dict[str, object]]) -> None:
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    asked = [{"question_id": at, "image": f"{at // 6}.jpg", "text": "Is there a dog?"} for at in range(12)]
+    for split in ("random", "popular"):
+        lines(f"pope/coco_pope_{split}.json", [row | {"label": ("no", "yes")[at % 2]} for at, row in enumerate(asked)])
+        for name in (f"var_{split}.jsonl", f"plain/{split}.jsonl"):
+            lines(name, [row | {"answer": ("No", "Yes")[at % 3 % 2]} for at, row in enumerate(asked)])
+    shutil.copy(folder / "var_random.jsonl", folder / "answers.jsonl")
+    categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+    objects = [{"image_id": at, "category_id": 18} for at in (1, 2)]
+    lines("annotations/instances_val2014.json", [{"categories": categories, "annotations": objects}])
+    named = [{"image_id": at, "caption": "A boy with a puppy"} for at in (1, 2)]
+    lines("annotations/captions_val2014.json", [{"annotations": named[:1]}])
+    lines("captions.jsonl", named)
+    (folder / "synonyms.txt").write_text("person, boy\ndog, puppy\n")
+    pairs = [f"{image}.jpg\tIs it {truth}?\t{truth}" for image in range(3) for truth in ("Yes", "No")]
+    for name, more in (("mme", ""), ("results", "\tYes")):
+        (folder / name).mkdir()
+        (folder / name / "count.txt").write_text("".join(f"{pair}{more}\n" for pair in pairs))
+    people = [{"answer": "red"}] * 7 + [{"answer": "blue"}] * 3
+    told = [{"question_id": 1, "image_id": 1, "answer_type": "other", "answers": people}]
+    lines("v2_mscoco_val2014_annotations.json", [{"annotations": told}])
+    (folder / "vqa.json").write_text(json.dumps([{"question_id": 1, "answer": "Blue"}]))
 
 
 def attnkit(command: str, folder: Path) -> None:

@@ -105,22 +105,22 @@ def _answer(place: str, row: Row) -> Answer:
         said = str(said)
     if not isinstance(said, str):
         raise ValueError(f"{key}: got {type(said).__name__}, expected text")
-    asked = first(row, "prompt", "question") or (row.get("text") if key != "text" else None)
     sample = row.get("doc")
     doc = sample if isinstance(sample, dict) else _scored(row)
     truth = first(doc, "answers", "answer", "label", "ground_truth") if doc else first(row, "label", "gt", "answers")
-    image = first(row, "image_id", "image") or first(doc, "image_id", "image_source", "image")
-    part = first(row, "category", "split", "subtask") or first(doc, "category")
-    number = first(row, "question_id") or first(doc, "question_id", "id")
-    if number is None:
-        number = first(row, "id")
+    asked = first({**doc, **row}, "prompt", "question")
+    if asked is None and key != "text":
+        asked = row.get("text")
+    image = first({**doc, **row}, "image_id", "image", "image_source")
+    part = first({**doc, **row}, "category", "split", "subtask")
+    number = first({"id": doc.get("id"), "question_id": doc.get("question_id"), **row}, "question_id", "id")
     return Answer(
         place,
         said,
         id=None if number is None else str(number),
         part=None if part is None else str(part),
         image=str(image) if isinstance(image, str | int) else None,
-        question=asked if isinstance(asked, str) else first(doc, "question"),
+        question=asked if isinstance(asked, str) else None,
         truth=row.get("target") if truth is None and ("doc_id" in row or sample) else truth,
     )
 

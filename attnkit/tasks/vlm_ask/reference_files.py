@@ -82,7 +82,7 @@ def read_people(path: Path) -> list[Question]:
                 )
             people = tuple(str(one["answer"] if isinstance(one, dict) else one) for one in said)
             number = first(row, "question_id", "id", "image")
-            image = str(first(row, "image_id", "image") or number)
+            image = str(first({"own": number, **row}, "image_id", "image", "own"))
             part = str(first(row, "answer_type") or "")
             found.append(Question(None if number is None else str(number), people, part, image))
     return found
@@ -162,7 +162,7 @@ def _labelled(where: str, row: Row, part: str) -> Question:
         raise UsageError(f"{where}: got {got}, expected a question with the label yes or no")
     number = first(row, "question_id", "id")
     text = str(first(row, "text", "question") or "")
-    image = str(first(row, "image", "image_source", "image_id") or number)
+    image = str(first({"own": number, **row}, "image", "image_source", "image_id", "own"))
     return Question(None if number is None else str(number), truth, part, image, text)
 
 
