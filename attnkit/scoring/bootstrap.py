@@ -65,7 +65,6 @@ def resampled_sums(
     step = max(1, 4_000_000 // max(1, len(names)))
     for start in range(0, draws, step):
         rows = min(step, draws - start)
-        picks = draw.integers(0, len(names), size=(rows, len(names))) + len(names) * np.arange(rows)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=rows * len(names)).reshape(rows, len(names))
-        found[start : start + rows] = weights @ sums
+        for row, picks in enumerate(draw.integers(0, len(names), size=(rows, len(names)), dtype=np.int32), start):
+            found[row] = np.bincount(picks, minlength=len(names)) @ sums
     return found

@@ -108,12 +108,13 @@ def _answer(place: str, row: Row) -> Answer:
     sample = row.get("doc")
     doc = sample if isinstance(sample, dict) else _scored(row)
     truth = first(doc, "answers", "answer", "label", "ground_truth") if doc else first(row, "label", "gt", "answers")
-    asked = first({**doc, **row}, "prompt", "question")
+    known = {**doc, **row} if doc else row
+    asked = first(known, "prompt", "question")
     if asked is None and key != "text":
         asked = row.get("text")
-    image = first({**doc, **row}, "image_id", "image", "image_source")
-    part = first({**doc, **row}, "category", "split", "subtask")
-    number = first({"id": doc.get("id"), "question_id": doc.get("question_id"), **row}, "question_id", "id")
+    image = first(known, "image_id", "image", "image_source")
+    part = first(known, "category", "split", "subtask")
+    number = first(known, "question_id", "id")
     return Answer(
         place,
         said,

@@ -121,7 +121,11 @@ def _difference(scheme: Scheme, pairs: Sequence[tuple[Part, Part]], keys: Sequen
 
     sides = [[pair[at] for pair in pairs] for at in (0, 1)]
     values = [_combined([scheme.measures(part.counts.sum(axis=0)) for part in parts], how) for parts in sides]
-    draws = [_drawn(scheme, parts, how, seed) for parts in sides]
+    columns = pairs[0][0].counts.shape[1]
+    # both sides in one table, so that they share their draws
+    sums = [resampled_sums(np.hstack([one.counts, two.counts]), one.groups, seed=seed) for one, two in pairs]
+    halves = ([drawn[:, :columns] for drawn in sums], [drawn[:, columns:] for drawn in sums])
+    draws = [_combined([scheme.measures(half) for half in side], how) for side in halves]
     row: Row = {"compared": sum(len(one.units) for one, _ in pairs)}
     for key in keys:
         row[f"{key}_difference"] = float(values[0][key] - values[1][key])

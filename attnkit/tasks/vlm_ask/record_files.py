@@ -52,8 +52,9 @@ def records_of(text: str, name: str) -> Records:
     """The records of the text of a file."""
     if text.lstrip()[0] == "[":
         return _of_list(_whole(text, name), name)
+    head, _, more = text.strip().partition("\n")
     # objects over several lines have lines inside that look like records
-    found = _of_lines(text) if _is_json(text.strip().partition("\n")[0]) else _of_objects(text, name, whole=True)
+    found = _of_lines(text) if more and _is_json(head) else _of_objects(text, name, whole=True)
     found = found or _of_lines(text)
     if not found.rows:
         found = _of_objects(text, name)
@@ -151,4 +152,8 @@ def _kind(value: Any) -> str:
 
 def first(row: Row, *keys: str) -> Any:
     """The value of the first key that the record has and that is not null."""
-    return next((row[key] for key in keys if row.get(key) is not None), None)
+    for key in keys:
+        value = row.get(key)
+        if value is not None:
+            return value
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .pope import share
@@ -47,6 +48,8 @@ def _contractions() -> dict[str, str]:
 _CONTRACTIONS = _contractions()
 
 
+# people say the same things again and again
+@lru_cache(maxsize=1 << 18)
 def normalise(answer: str) -> str:
     """An answer as answers are compared: punctuation, case, number words, articles and contractions made alike.
 
