@@ -3,8 +3,8 @@
     python tests/bench/hsie_speed.py [--bands 64] [--rows 128] [--columns 128] [--repeats 3] [--threads 2] [--json]
 
 All go through the same cube from the reading of its bands to the values of its result. The parts of a cube are timed
-in turns, a few bands of the one, then the same bands of the other, so that a busy machine hurts both alike; the default,
-which takes the whole cube, has its turn after each. Printed are the medians over the repeats of the seconds for a
+in turns, a few bands of the one, then the same bands of the other, so that a busy machine hurts both alike; the default
+which takes the whole cube has its turn after each. Printed are the medians over the repeats of the seconds for a
 whole cube, their ratios, and the largest difference of the paths of equal weights. Preparing the weights is not
 counted. Asked: a ratio of at least 1.3, a difference of at most 1e-5, and of the default at least 10.
 """

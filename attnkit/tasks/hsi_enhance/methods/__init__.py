@@ -60,7 +60,7 @@ _ALL = (
     Method(
         "hsie",
         "learned: the cube's eigen-images, or its bands where the model is the published one",
-        {"rank": Setting(0, 0, 1000), "window": Setting("band", words=("band", "nm"))},
+        {"rank": Setting(0, 0, 1000), "smooth": Setting(1, 0, 1), "window": Setting("band", words=("band", "nm"))},
         has_model=True,
         slow_start=True,
     ),
@@ -73,6 +73,7 @@ _ALL = (
             "rank": Setting(0, 0, 100_000),
             "wavelet": Setting("sym4", words=WAVELETS),
             "levels": Setting(0, 0, 12),
+            "smooth": Setting(0, 0, 1),
         },
         slow_start=True,
     ),

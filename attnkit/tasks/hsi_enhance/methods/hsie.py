@@ -53,7 +53,7 @@ def run_hsie(
         return
     todo = [region for region in row_regions(source.shape) if region not in done]
     if todo:
-        yield from run_subspace(source, network, todo, settings["rank"], memory, facts, tell)
+        yield from run_subspace(source, network, todo, settings, memory, facts, tell)
 
 
 def fitted(source: Source, memory: int, rank: int = 0, most: int | None = None) -> Subspace:
@@ -77,17 +77,21 @@ def run_subspace(
     source: Source,
     network: HsieSubspace,
     todo: list[Region],
-    rank: int,
+    settings: Mapping[str, Any],
     memory: int,
     facts: dict[str, Any],
     tell: Callable[[float], None],
 ) -> Iterator[tuple[Region, NDArray[np.float32]]]:
-    """Project, shrink, correct, rebuild. Arrays: the eigen-images, their estimates, and a tile of activations."""
+    """Project, shrink, correct, rebuild from smoothed spectra.
+
+    Arrays: the eigen-images, their estimates, and a tile of activations.
+    """
     from attnkit.models.hsie.subspace import correct
 
     from ..subspace import empty
+    from .spectra import smoothed
 
-    subspace = fitted(source, memory, rank)
+    subspace = fitted(source, memory, settings["rank"])
     planes = subspace.project(source, memory // 2)
     estimates = empty(planes.shape, memory // 4)
     for number, (plane, estimate) in enumerate(zip(planes, estimates, strict=True), 1):
@@ -97,5 +101,6 @@ def run_subspace(
         planes[first : first + len(better)] = better
         tell(0.5 + (first + len(better)) / len(planes) / 2)
     facts.update(rank=subspace.rank, noise=float(f"{subspace.noise.mean():.4g}"))
+    spectra = smoothed(subspace) if settings["smooth"] else subspace
     for region in todo:
-        yield region, subspace.rebuild(planes[:, region.top : region.bottom])
+        yield region, spectra.rebuild(planes[:, region.top : region.bottom])
