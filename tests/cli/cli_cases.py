@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import demo_commands
+import pytest
 
 DEMO = Path(demo_commands.__file__)
 
@@ -69,6 +71,11 @@ CUBES = Case("hsi-enhance", ("--method", "gain"), ".npy", ".npy", ("--gain", "3"
 PAIRS = Case("demo-pairs", (), ".head", ".head", ("--mark", "?"), ("--preview", ".txt"))
 WORDS = Case("demo-words", (), ".txt", ".jsonl", ("--per", "2"))
 
+FILES = [pytest.param(case, id=case.command) for case in (TONEMAP, CUBES, PAIRS)]
+EVERY = [*FILES, pytest.param(WORDS, id="demo-words")]
+every = pytest.mark.parametrize("case", EVERY)
+files = pytest.mark.parametrize("case", FILES)
+
 
 @dataclass
 class Ended:
@@ -98,3 +105,13 @@ def finish(process: subprocess.Popen[str]) -> Ended:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes, hidden ones too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def place(case: Case, name: str = "o") -> str:
+    """An --out for several items."""
+    return f"{name}{case.out_suffix}" if case.table else f"{name}/"
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    """The lines of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

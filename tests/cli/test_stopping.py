@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_cases import CUBES, PAIRS, TONEMAP, WORDS, Case, Run, finish, tree
+from cli_cases import CUBES, PAIRS, TONEMAP, WORDS, Case, Run, finish, place, tree
 
 from attnkit.runtime.lock import FolderLock
 
@@ -45,10 +45,6 @@ class Gate:
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path / "gate")
-
-
-def place(case: Case) -> str:
-    return "o.jsonl" if case.table else "o/"
 
 
 def left_over(work: Path) -> list[str]:
