@@ -1,0 +1,88 @@
+"""What every calibration is: a rule inside the model's attention, with passes before and changes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attnkit.models.vlm.attention import Rule
+from attnkit.tasks.vlm_ask.calibrations.settings import CALIBRATIONS, parse_layers, settings_for
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
+
+    from attnkit.models.vlm.opening import VisionLanguageModel
+    from attnkit.models.vlm.prompt import Prompt
+    from attnkit.models.vlm.sinks import SinkProfile
+    from attnkit.tasks.vlm_ask.task import Request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch of questions on its way to the model.
+
+    requests    as they are asked: a calibration's `prepare` may have changed pictures or words
+    prompt      of all of them, on the model's device
+    """
+
+    vlm: VisionLanguageModel
+    requests: tuple[Request, ...]
+    prompt: Prompt
+
+    def with_requests(self, requests: Sequence[Request]) -> Asked:
+        """The same batch with other questions."""
+        from attnkit.tasks.vlm_ask.task import prompt_of
+
+        return replace(self, requests=tuple(requests), prompt=prompt_of(self.vlm, requests))
+
+
+class Calibration(Rule):
+    """One calibration of one batch of questions; it holds their state, so a new one is made for each batch.
+
+    Its hooks in the order in which they come: `prepare` (passes before), `observe` and `vision` (hidden states,
+    attention of the vision tower), `scores` and `weights` (rows of the attention maps), `heads` (their outputs),
+    `processors` (logits). `report` gives what the record tells of one prompt of the batch.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, settings: Any, vlm: VisionLanguageModel, profile: SinkProfile | None, seed: int = 0) -> None:
+        self.settings = settings
+        self.vlm = vlm
+        self.profile = profile
+        self.seed = seed
+
+    def prepare(self, asked: Asked) -> Asked:
+        """Passes before the answer, and the batch as it is to be asked."""
+        return asked
+
+    def processors(self) -> list[LogitsProcessor]:
+        """What is done to the logits of each new token."""
+        return []
+
+    def report(self, row: int) -> dict[str, Any]:
+        """What the record tells of one prompt."""
+        return {}
+
+    def layers_of(self, auto: Sequence[int]) -> frozenset[int]:
+        """The layers of its setting `layers`."""
+        option = f"--set {self.name}.layers"
+        return parse_layers(self.settings.layers, len(self.vlm.layers), auto, option)
+
+
+def make_calibrations(
+    arm: Sequence[str],
+    given: dict[str, Any],
+    vlm: VisionLanguageModel,
+    profile: SinkProfile | None,
+    seed: int = 0,
+) -> list[Calibration]:
+    """Fresh calibrations of one arm, in their order; `given` are settings by "calibration.key"."""
+    made = []
+    for name in arm:
+        module, _, kind = CALIBRATIONS[name].location.partition(":")
+        maker = getattr(import_module(f"attnkit.tasks.vlm_ask.calibrations.{module}"), kind)
+        made.append(maker(settings_for(name, given), vlm, profile, seed))
+    return made
