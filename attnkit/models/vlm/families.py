@@ -43,8 +43,8 @@ _VICUNA = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }} "
     "{% elif message['role'] == 'user' %}USER: "
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %} "
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %} "
     "{% else %}ASSISTANT: {{ message['content'][0]['text'] }}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
@@ -62,8 +62,9 @@ def _chatml(picture: str) -> str:
 
 _IDEFICS = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}"
-    "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 _QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 
@@ -110,7 +111,7 @@ FAMILIES: Mapping[str, Family] = {
 
 def family_of(config: Any, where: str) -> Family:
     """The family of a transformers config, or of the dictionary in its config.json; ItemError names those known."""
-    model_type = config.get("model_type") if isinstance(config, Mapping) else config.model_type
+    model_type = str(config.get("model_type") if isinstance(config, Mapping) else config.model_type)
     if model_type not in FAMILIES:
         raise ItemError(f"{where}: model type {model_type!r}, expected one of {', '.join(FAMILIES)}")
     return FAMILIES[model_type]

@@ -76,7 +76,7 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
     check_memory(folder, config, kind, where)
     with _hushed():
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
+            model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=kind,
                 attn_implementation=attention.register(),

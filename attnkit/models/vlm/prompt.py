@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,7 @@ class Prompt:
         return self.attention_mask.sum(1).tolist()
 
 
-def join(prompts: Sequence[Prompt], pad: int, together: dict[str, str]) -> Prompt:
+def join(prompts: Sequence[Prompt], pad: int, together: Mapping[str, str]) -> Prompt:
     """Prompts as one batch, padded on the left with the id `pad`.
 
     together    how each pixel tensor is joined: "concatenate" along its first axis, "pad" with zeros along its second

@@ -1,4 +1,4 @@
-"""The task of `vlm-ask`: questions about pictures to answers, with or without a calibration of the model's attention."""
+"""The task of `vlm-ask`: questions about pictures to answers, with or without a calibration of the attention."""
 
 from __future__ import annotations
 

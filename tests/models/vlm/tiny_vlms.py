@@ -33,16 +33,18 @@ from attnkit.models.vlm.opening import VisionLanguageModel, wrap
 from attnkit.models.vlm.processing import Processor
 
 NAMES = tuple(FAMILIES)
-WORDS = (
-    "user assistant system : what is there in the picture a an red green blue circle square star how many yes no one two "
-    "three describe image colour left right of it USER: ASSISTANT: User: Assistant: model answers write general "
-    "description . ? , answer question using single word or phrase"
-).split()
-SPECIAL = (
-    "<pad> <s> </s> <unk> <image> <|image_pad|> <|vision_start|> <|vision_end|> <|video_pad|> <IMG_CONTEXT> <img> </img> "
-    "<|im_start|> <|im_end|> <fake_token_around_image> <global-img> <end_of_utterance>"
-).split() + [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
-VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys([*SPECIAL, *WORDS, "Ċ"]))}
+WORDS = """
+    user assistant system : what is there in the picture a an red green blue circle square star how many yes no one two
+    three describe image colour left right of it USER: ASSISTANT: User: Assistant: model answers write general
+    description . ? , answer question using single word or phrase
+"""
+SPECIAL = """
+    <pad> <s> </s> <unk> <image> <|image_pad|> <|vision_start|> <|vision_end|> <|video_pad|> <IMG_CONTEXT> <img> </img>
+    <|im_start|> <|im_end|> <fake_token_around_image> <global-img> <end_of_utterance>
+"""
+TILES = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
+SPECIAL_TOKENS = [*SPECIAL.split(), *TILES]
+VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys([*SPECIAL_TOKENS, *WORDS.split()]))}
 TEXT = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 64,
@@ -75,7 +77,7 @@ def tokenizer() -> Any:
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        additional_special_tokens=[word for word in SPECIAL if word not in ("<s>", "</s>", "<pad>", "<unk>")],
+        additional_special_tokens=[word for word in SPECIAL_TOKENS if word not in ("<s>", "</s>", "<pad>", "<unk>")],
     )
 
 

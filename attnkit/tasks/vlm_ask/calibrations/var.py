@@ -81,6 +81,7 @@ class Var(Calibration):
 
     name = "var"
     settings: VarSettings
+    layers: frozenset[int]
 
     def prepare(self, asked: Asked) -> Asked:
         count = len(self.vlm.layers)
