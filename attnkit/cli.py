@@ -52,6 +52,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
                 "Convert a published checkpoint to safetensors",
                 imports=("safetensors", "torch"),
             ),
+            "sinks": Entry(
+                "attnkit.commands.models_sinks:find_model_sinks",
+                "Find a language model's attention sinks",
+                imports=("torch", "transformers", "PIL"),
+            ),
         },
     ),
     "train": Family(
@@ -66,6 +71,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
                 "attnkit.commands.train_hsi_enhance:train_hsi_enhance",
                 "Train the model of hsi-enhance on darkened cubes",
                 imports=("torch", "cv2", "pywt", "safetensors"),
+            ),
+            "vlm-ask": Entry(
+                "attnkit.commands.train_vlm_ask:train_vlm_ask",
+                "Train the model of vlm-ask on generated scenes",
+                imports=("torch", "transformers", "tokenizers", "PIL", "safetensors"),
             ),
         },
     ),

@@ -138,6 +138,19 @@ def make_processor(tokenizer: Any, config: Mapping[str, Any]) -> Any:
 def save_folder(model: Any, processor: Any, folder: Path) -> None:
     """Write model (as float16) and processor as transformers does; `from_pretrained` reads the folder."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model.to(torch.float16).save_pretrained(folder)
     processor.save_pretrained(folder)
+    # written for the owner alone
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The weights of a folder, float32, by the names of `make_model`."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return dict(model.state_dict())

@@ -1,0 +1,184 @@
+"""Batches of generated scenes for a training: many questions about one picture packed into one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .scenes.questions import KINDS, Question, ask
+from .scenes.render import patch_targets, render
+from .scenes.scene import HELD_OUT, Scene, make_scene
+
+# how often a kind is asked of each picture
+TURNS = {"existence": 1.6, "colour": 0.6, "shape": 0.6, "count": 1.2, "position": 1.8, "description": 0.4}
+# rows that are a conversation; in the others every question stands by itself
+CONVERSATIONS = 0.25
+# a drawn picture is used in this many steps, so far apart
+USES, BETWEEN = 2, 40
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """A scene, its picture [side, side, 3] uint8, and what lies in its patches [patches, 3]."""
+
+    scene: Scene
+    pixels: NDArray[np.uint8]
+    patches: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of packed questions.
+
+    pixels     [batch, 3, side, side], normalised as the processor does
+    patches    [batch, patches, 3], see `patch_targets`
+    ids        [batch, length]; the image's placeholders are at `image_places` of every row
+    positions  [batch, length], place of a token in the text that it sees
+    mask       [batch, 1, length, length], True where a query (row) sees a key (column)
+    wanted     [batch, length], the next token where it is part of an answer, else IGNORED
+    weights    [batch, length], of these
+    """
+
+    pixels: Tensor
+    patches: Tensor
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    wanted: Tensor
+    weights: Tensor
+    image_places: slice
+
+    def to(self, device: str) -> Batch:
+        """The same on another device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+
+def make_example(index: int, side: int, grid: int, clutter: int | None = None) -> Example:
+    """The scene of a seed, drawn with edges of a softness of its own."""
+    scene = make_scene(index, clutter)
+    picture = render(scene, side, float(np.random.default_rng((index, 3)).uniform(0.8, 1.8)))
+    return Example(scene, picture.pixels, patch_targets(scene, picture.owners, grid))
+
+
+def draw_questions(scene: Scene, draw: np.random.Generator) -> list[Question]:
+    """Questions of all kinds about a scene, none twice, in any order."""
+    found: dict[str, Question] = {}
+    for kind, often in TURNS.items():
+        for _ in range(int(often) + (draw.random() < often % 1)):
+            question = ask(scene, kind, draw)
+            if question is not None:
+                found.setdefault(question.text, question)
+    questions = list(found.values())
+    return [questions[index] for index in draw.permutation(len(questions))]
+
+
+class Packing:
+    """Turns questions and answers into rows of `length` tokens, with a tokenizer and a number of image tokens."""
+
+    def __init__(self, tokenizer: Any, image_tokens: int, length: int) -> None:
+        self.tokenizer = tokenizer
+        self.length = length
+        head, tail = self._encode("USER: "), self._encode("\n")
+        image = [tokenizer.image_token_id] * image_tokens
+        self.opening = [tokenizer.bos_token_id, *head, *image, *tail]
+        self.image_places = slice(1 + len(head), 1 + len(head) + image_tokens)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def turn(self, question: Question, first: bool) -> tuple[list[int], list[int]]:
+        """Tokens of a question (without the opening where it comes first) and of its answer."""
+        asked = f"{'' if first else 'USER: '}{question.text} ASSISTANT:"
+        return self._encode(asked), [*self._encode(f" {question.answer}"), self.tokenizer.eos_token_id]
+
+    def pack(self, rows: list[list[Question]], conversations: list[bool]) -> dict[str, Any]:
+        """Rows of tokens with their masks, see `Batch`; questions that find no room in a row are left out."""
+        packed = [self._pack_row(*row) for row in zip(rows, conversations, strict=True)]
+        length = self.length
+        batch = {
+            name: np.full((len(rows), length), fill, packed[0][name].dtype)
+            for name, fill in (("ids", self.tokenizer.pad_token_id), ("positions", 0), ("wanted", IGNORED),
+                               ("weights", 0), ("part", -1))
+        }  # fmt: skip
+        for index, one in enumerate(packed):
+            for name, values in one.items():
+                batch[name][index, : len(values)] = values
+        part = torch.from_numpy(batch.pop("part"))
+        # a token sees the opening (part 0) and earlier tokens of its own part
+        seen = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
+        mask = seen & torch.ones(length, length, dtype=torch.bool).tril()
+        return {**{name: torch.from_numpy(values) for name, values in batch.items()}, "mask": mask[:, None]}
+
+    def _pack_row(self, questions: list[Question], conversation: bool) -> dict[str, NDArray[Any]]:
+        opening = len(self.opening)
+        ids, positions, part = list(self.opening), list(range(opening)), [0] * opening
+        wanted, weights = [IGNORED] * opening, [0.0] * opening
+        for index, question in enumerate(questions):
+            asked, answer = self.turn(question, first=index == 0 or not conversation)
+            start = len(ids) if conversation else opening
+            count = len(asked) + len(answer)
+            if len(ids) + count > self.length:
+                continue
+            ids += asked + answer
+            positions += range(start, start + count)
+            part += [0 if conversation else index + 1] * count
+            # the token before an answer's first asks for it
+            wanted += [IGNORED] * (len(asked) - 1) + answer + [IGNORED]
+            # a long answer counts more than a short one, but less than its length
+            weights += [0.0] * (len(asked) - 1) + [len(answer) ** -0.5] * len(answer) + [0.0]
+        return {
+            "ids": np.array(ids), "positions": np.array(positions), "part": np.array(part),
+            "wanted": np.array(wanted), "weights": np.array(weights, np.float32),
+        }  # fmt: skip
+
+
+class SceneBatches:
+    """The batch of every step, the same for the same seed."""
+
+    def __init__(self, packing: Packing, *, seed: int, batch: int, side: int, grid: int, easy_steps: int) -> None:
+        self.packing, self.seed, self.batch = packing, seed, batch
+        self.side, self.grid, self.easy_steps = side, grid, easy_steps
+        self.examples: Callable[[int], list[Example]] = lru_cache(BETWEEN * USES + 2)(self._examples)
+
+    def _examples(self, step: int) -> list[Example]:
+        draw = np.random.default_rng((self.seed, 4, step))
+        indices = draw.integers(HELD_OUT, size=self.batch // USES)
+        # at first the pictures are plain: what is not there cannot hide what is to be learned
+        most = 2 if step < self.easy_steps else 4
+        return [make_example(int(index), self.side, self.grid, int(draw.integers(most))) for index in indices]
+
+    def __getitem__(self, step: int) -> Batch:
+        draw = np.random.default_rng((self.seed, 5, step))
+        examples = [one for use in range(USES) for one in self.examples(max(0, step - BETWEEN * use))]
+        rows = [draw_questions(one.scene, draw) for one in examples]
+        packed = self.packing.pack(rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
+        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        contrast, brightness = (torch.from_numpy(part).float() for part in draw.uniform(-1, 1, (2, len(rows), 1, 1, 1)))
+        return Batch(
+            pixels=(pixels * (1 + 0.15 * contrast) + 0.1 * brightness).clamp(-1, 1),
+            patches=torch.from_numpy(np.stack([one.patches for one in examples])),
+            image_places=self.packing.image_places,
+            **packed,
+        )
+
+
+def corpus(seed: int, scenes: int) -> list[str]:
+    """Texts as the model will see them, for a tokenizer to learn from."""
+    texts = []
+    for index in range(scenes):
+        scene = make_scene(index)
+        draw = np.random.default_rng((seed, 6, index))
+        for kind in KINDS:
+            question = ask(scene, kind, draw)
+            if question is not None:
+                texts.append(f"USER: \n{question.text} ASSISTANT: {question.answer}")
+    return texts
