@@ -45,6 +45,13 @@ class View:
     def tokens(self) -> int:
         return sum(tile.tokens for tile in self.tiles)
 
+    def overview(self) -> tuple[Tile, ...]:
+        """Tiles that show each part of the picture once: the last one if it is the whole picture, or else all."""
+        last = self.tiles[-1]
+        left, top, right, bottom = zip(*(tile.box for tile in self.tiles), strict=True)
+        whole = min(left), min(top), max(right), max(bottom)
+        return (last,) if last.box == whole else self.tiles
+
     def cells(self) -> NDArray[np.float64]:
         """Rectangle of each token, [tokens, 4] as x0, y0, x1, y1 in pixels of the original picture."""
         return np.concatenate([_cells(tile) for tile in self.tiles])

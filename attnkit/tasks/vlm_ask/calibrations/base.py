@@ -37,6 +37,12 @@ class Asked:
 
         return replace(self, requests=tuple(requests), prompt=prompt_of(self.vlm, requests))
 
+    def text_only(self) -> Prompt:
+        """The same batch without its pictures: chat markers stay, the markers around pictures go."""
+        from attnkit.tasks.vlm_ask.task import prompt_of
+
+        return prompt_of(self.vlm, [replace(request, pictures=()) for request in self.requests])
+
 
 class Calibration(Rule):
     """One calibration of one batch of questions; it holds their state, so a new one is made for each batch.
@@ -44,9 +50,12 @@ class Calibration(Rule):
     Its hooks in the order in which they come: `prepare` (passes before), `observe` and `vision` (hidden states,
     attention of the vision tower), `scores` and `weights` (rows of the attention maps), `heads` (their outputs),
     `processors` (logits). `report` gives what the record tells of one prompt of the batch.
+
+    rewrites    its `prepare` asks with other pictures or words, so it comes before those that look at the prompt
     """
 
     name: ClassVar[str] = ""
+    rewrites: ClassVar[bool] = False
 
     def __init__(self, settings: Any, vlm: VisionLanguageModel, profile: SinkProfile | None, seed: int = 0) -> None:
         self.settings = settings
@@ -79,10 +88,13 @@ def make_calibrations(
     profile: SinkProfile | None,
     seed: int = 0,
 ) -> list[Calibration]:
-    """Fresh calibrations of one arm, in their order; `given` are settings by "calibration.key"."""
+    """Fresh calibrations of one arm, in their order but for those that rewrite the question, which come first.
+
+    `given` are settings by "calibration.key".
+    """
     made = []
     for name in arm:
         module, _, kind = CALIBRATIONS[name].location.partition(":")
         maker = getattr(import_module(f"attnkit.tasks.vlm_ask.calibrations.{module}"), kind)
         made.append(maker(settings_for(name, given), vlm, profile, seed))
-    return made
+    return sorted(made, key=lambda one: not one.rewrites)

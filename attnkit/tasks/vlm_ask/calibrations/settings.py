@@ -41,7 +41,7 @@ class CarveSettings:
     layers: str = limited("auto", help="decoder layers such as 20:26; auto: the same share of the depth")
     keep: float = limited(0.2, 0, 1, help="share of the pixels above the threshold (the paper's p)")
     regions: int = limited(3, 1, 1000, help="most regions kept (the paper's K)")
-    smoothing: float = limited(1e-8, 0, help="added to the neutral map (the paper's lambda)")
+    smoothing: float = limited(1e-8, 1e-12, help="added to the neutral map (the paper's lambda)")
     steps: str = limited("last", help="generation steps whose maps count: first, last or all")
     tokens: int = limited(32, 1, 4096, help="most tokens of the two extra passes")
     pictures: str = limited("refined", help="what the last pass sees: refined, or both (as the published code)")
@@ -67,6 +67,7 @@ class PaintSettings:
     guidance: float = limited(1.1, 0, help="weight of the picture against the text-only branch; 1: no second pass")
     cut: float = limited(0.1, 0, 1, help="tokens less likely than this share of the best are shut out by guidance")
     layers: str = limited("auto", help="decoder layers such as 2:32; auto: all but the first two")
+    gains: str = limited("none", help="none, or a JSON file with [[layer, head, gain], ...]: factors of a head's boost")
 
 
 @dataclass(frozen=True)

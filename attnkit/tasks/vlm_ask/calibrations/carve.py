@@ -1,0 +1,174 @@
+"""Contrastive attention refinement (CARVE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attnkit.models.vlm.attention import Call, Rule, Session
+from attnkit.models.vlm.prompt import Prompt, View
+from attnkit.runtime.errors import UsageError
+
+from .base import Asked, Calibration
+from .carve_maps import Part, attention_entropy, contrast, fuse, on_picture, refined, strongest_part
+from .settings import CarveSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from attnkit.tasks.vlm_ask.task import Request
+
+SHORT = " Answer the question using a single word or phrase."
+NEUTRAL = "Write a general description of the image."
+# the paper's layers 20 to 25, as shares of the 28 that Qwen2.5-VL-7B has
+FIRST_SHARE, STOP_SHARE = 20 / 28, 26 / 28
+STEPS = ("first", "last", "all")
+PICTURES = ("refined", "both")
+
+
+class LastRows(Rule):
+    """Attention from the position that makes the next token to the prompt, mean over heads, kept for each step.
+
+    layers    of the decoder
+    maps      by layer, [B, N] on the CPU for each step
+    """
+
+    def __init__(self, layers: frozenset[int]) -> None:
+        self.layers = layers
+        self.maps: dict[int, list[Tensor]] = {layer: [] for layer in sorted(layers)}
+
+    def rows(self, layer: int, start: int, stop: int, prompt: int) -> tuple[int, int] | None:
+        return None if stop < prompt else (stop - 1, stop)
+
+    def weights(self, call: Call, weights: Tensor) -> None:
+        self.maps[call.layer].append(weights[:, :, -1, : call.prompt].mean(1).float().cpu())
+
+
+def image_attention(rule: LastRows, prompt: Prompt, steps: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Attention to the image tokens of each prompt, [T, L, N_v], for as many steps as its answer has tokens."""
+    whole = torch.stack([torch.stack(maps) for maps in rule.maps.values()], 2).transpose(0, 1)
+    masks = prompt.image_mask.cpu()
+    return [one[:count, :, mask].numpy() for one, count, mask in zip(whole, steps, masks, strict=True)]
+
+
+class Carve(Calibration):
+    """Cuts out what the question attracts in each picture, and asks about that.
+
+    Two passes before the answer write a short answer to the question and to a neutral instruction; what attention to
+    the picture they share cancels. Steps of the two are paired up to the shorter answer. Where a picture was read in
+    tiles, the map is that of its last tile, the whole picture made small.
+    """
+
+    name = "carve"
+    rewrites = True
+    settings: CarveSettings
+    layers: frozenset[int] = frozenset()
+
+    def prepare(self, asked: Asked) -> Asked:
+        settings, count = self.settings, len(self.vlm.layers)
+        for option, value, known in (("steps", settings.steps, STEPS), ("pictures", settings.pictures, PICTURES)):
+            if value not in known:
+                raise UsageError(f"--set {self.name}.{option}: got {value!r}, expected {', '.join(known)}")
+        first = min(round(FIRST_SHARE * count), count - 1)
+        self.chosen = self.layers_of(range(first, max(round(STOP_SHARE * count), first + 1)))
+        self.pictured = [bool(request.pictures) for request in asked.requests]
+        self.found: list[list[dict[str, Any]]] = [[] for _ in asked.requests]
+        self.maps: list[list[NDArray[np.float64]]] = [[] for _ in asked.requests]
+        if not any(self.pictured):
+            return asked
+        requests = list(asked.requests)
+        rows = [row for row, pictured in enumerate(self.pictured) if pictured]
+        for row, (question, neutral, views) in zip(rows, self._passes([requests[row] for row in rows]), strict=True):
+            requests[row] = self._refined(row, requests[row], question, neutral, views)
+        changed = any(new is not old for new, old in zip(requests, asked.requests, strict=True))
+        return asked.with_requests(requests) if changed else asked
+
+    def _passes(
+        self, requests: Sequence[Request]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], tuple[View, ...]]]:
+        """Attention maps [T, L, N_v] under question and neutral instruction, and the views, for each request."""
+        tokens = 1 if self.settings.steps == "first" else self.settings.tokens
+        questions, prompt = self._attend([replace(one, question=one.question + SHORT) for one in requests], tokens)
+        # several questions about the same pictures share the neutral pass
+        keys = [(tuple(map(id, one.pictures)), one.system, one.max_pixels) for one in requests]
+        firsts = {key: keys.index(key) for key in keys}
+        longest = max(len(one) for one in questions)
+        neutral, _ = self._attend(
+            [replace(requests[row], question=NEUTRAL + SHORT) for row in firsts.values()], longest
+        )
+        by_key = dict(zip(firsts, neutral, strict=True))
+        return [(one, by_key[key], views) for one, key, views in zip(questions, keys, prompt.views, strict=True)]
+
+    def _attend(self, requests: Sequence[Request], tokens: int) -> tuple[list[NDArray[np.float32]], Prompt]:
+        from attnkit.tasks.vlm_ask.task import Decoding, generate, prompt_of, stop_ids
+
+        prompt, rule = prompt_of(self.vlm, requests), LastRows(self.chosen)
+        with Session(self.vlm.layers, prompt.length, [rule]):
+            made = generate(self.vlm, prompt, Decoding(max_tokens=tokens))
+        ends = torch.tensor(stop_ids(self.vlm), device=made.sequences.device)
+        ended = torch.isin(made.sequences[:, prompt.length :], ends)
+        # the step that ends an answer counts, what fills the batch behind it does not
+        steps = torch.where(ended.any(1), ended.int().argmax(1) + 1, ended.shape[1]).tolist()
+        return image_attention(rule, prompt, steps), prompt
+
+    def _refined(
+        self,
+        row: int,
+        request: Request,
+        question: NDArray[np.float32],
+        neutral: NDArray[np.float32],
+        views: tuple[View, ...],
+    ) -> Request:
+        settings, pictures, begin, any_part = self.settings, list[Any](), 0, False
+        for picture, view in zip(request.pictures, views, strict=True):
+            tiles = view.overview()
+            stop = begin + view.tokens
+            own = slice(stop - sum(tile.tokens for tile in tiles), stop)
+            begin = stop
+            shared = min(len(question), len(neutral))
+            maps = contrast(question[:shared, :, own], neutral[:shared, :, own], settings.smoothing)
+            scores = fuse(maps, settings.steps)  # type: ignore[arg-type]
+            part = strongest_part(
+                on_picture(scores, tiles, picture.width, picture.height), settings.keep, settings.regions
+            )
+            self.maps[row].append(scores)
+            entropy = attention_entropy(question[-1, :, own])
+            pictures += self._shown(picture, part)
+            any_part = any_part or part is not None
+            self.found[row].append(_told(picture, part, entropy))
+        return replace(request, pictures=tuple(pictures)) if any_part else request
+
+    def _shown(self, picture: Image, part: Part | None) -> list[Image]:
+        if part is None:
+            return [picture]
+        new = refined(picture, part)
+        return [picture, new] if self.settings.pictures == "both" else [new]
+
+    def report(self, row: int) -> dict[str, Any]:
+        report: dict[str, Any] = {
+            "layers": sorted(self.chosen),
+            "steps": self.settings.steps,
+            "pictures": self.found[row],
+        }
+        if not self.pictured[row]:
+            report["warning"] = f"{self.name} changed nothing: the question is about no picture"
+        elif all(one["box"] is None for one in self.found[row]):
+            report["warning"] = f"{self.name} changed nothing: the question attracts all of the picture alike"
+        return report
+
+
+def _told(picture: Image, part: Part | None, entropy: float) -> dict[str, Any]:
+    """What the record tells of one picture."""
+    return {
+        "size": [picture.width, picture.height],
+        "box": None if part is None else list(part.box),
+        "kept_share": 1.0 if part is None else round(part.share, 6),
+        "regions": 0 if part is None else part.regions,
+        "entropy": round(entropy, 6),
+    }

@@ -1,0 +1,133 @@
+"""Vision-aware head reinforcement (VHR)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnkit.models.vlm.attention import Rule, Session, rows_for
+
+from .base import Asked, Calibration
+from .settings import VhrSettings
+
+# the paper's late layers: the last 14 of the 32 that LLaVA-1.5-7B has
+LATE_SHARE = 14 / 32
+
+
+def head_divergence(seeing: Tensor, blind: Tensor) -> Tensor:
+    """How far each head's output moves when the picture is taken away, [B, H].
+
+    seeing, blind : outputs of the heads [B, H, d] at the last position of the prompt, before the output projection,
+    with and without the picture
+
+    Notes
+    -----
+    VHD of "Cracking the Code of Hallucination in LVLMs with Vision-aware Head Divergence" (arXiv 2412.13949):
+    the Euclidean distance.
+    """
+    return (seeing.float() - blind.float()).norm(dim=-1)
+
+
+def without_outliers(divergence: Tensor, activation: Tensor) -> Tensor:
+    """Divergence [B, H] with 0 for heads that surge when the picture is gone.
+
+    Those exceed mean + standard deviation of their layer in both the divergence and the `activation` [B, H], which is
+    the squared norm of the output without the picture. The deviation is that of the population.
+    """
+
+    def high(values: Tensor) -> Tensor:
+        return values > values.mean(-1, keepdim=True) + values.std(-1, correction=0, keepdim=True)
+
+    return divergence.masked_fill(high(divergence) & high(activation), 0)
+
+
+def aware_heads(divergence: Tensor) -> Tensor:
+    """Heads whose divergence [B, H] exceeds the median of their layer, [B, H] bool."""
+    return divergence > divergence.quantile(0.5, dim=-1, keepdim=True)
+
+
+def token_divergence(divergence: Tensor, heads: int) -> Tensor:
+    """T-VHD of a token, [B]: over the layers, the sum of the `heads` largest of a divergence [L, B, H]."""
+    return divergence.topk(heads, -1).values.sum((0, 2))
+
+
+class _Comparison(Rule):
+    """Chooses heads layer by layer in one pass of seeing and blind rows, and reinforces them in both."""
+
+    def __init__(self, layers: frozenset[int], pictured: Tensor, last: int, settings: VhrSettings) -> None:
+        self.layers = layers
+        self.pictured = pictured
+        self.last = last
+        self.settings = settings
+        self.divergence: dict[int, Tensor] = {}
+        self.chosen: dict[int, Tensor] = {}
+
+    def heads(self, layer: int, start: int, outputs: Tensor) -> Tensor | None:
+        seeing, blind = outputs[:, self.last - start].chunk(2)
+        # without a picture both rows are the same prompt: what differs is rounding
+        divergence = head_divergence(seeing, blind) * self.pictured[:, None]
+        if self.settings.outliers:
+            activation = blind.float().square().sum(-1)
+            divergence = without_outliers(divergence, activation)
+        self.divergence[layer] = divergence
+        self.chosen[layer] = aware_heads(divergence)
+        return reinforced(outputs, self.chosen[layer].repeat(2, 1), self.settings.factor)
+
+
+def reinforced(outputs: Tensor, chosen: Tensor, factor: float) -> Tensor:
+    """Outputs of the heads [B, Q, H, d] with those of the chosen ones, [B, H] bool, multiplied by a factor."""
+    scale = torch.where(chosen, factor, 1.0).to(outputs.dtype)
+    return outputs * scale[:, None, :, None]
+
+
+class Vhr(Calibration):
+    """Multiplies the outputs of the heads that see the picture by a factor, at every position.
+
+    One pass before the answer reads each prompt twice in one batch: with the picture, and as the text-only prompt of
+    the same conversation, whose chat markers stay and whose markers around pictures are gone. Heads are chosen layer
+    by layer in it, both rows reinforced so far, and are the same for all tokens of the answer. Other calibrations are
+    not in force in that pass.
+    """
+
+    name = "vhr"
+    settings: VhrSettings
+
+    def prepare(self, asked: Asked) -> Asked:
+        from attnkit.tasks.vlm_ask.task import logits_of
+
+        vlm, settings, count = self.vlm, self.settings, len(self.vlm.layers)
+        late = range(count - max(1, round(LATE_SHARE * count)), count)
+        self.layers = self.layers_of(sorted({min(1, count - 1), *late}))
+        self.pictured = asked.prompt.image_mask.any(1)
+        self.chosen: dict[int, Tensor] = {}
+        self.divergence: dict[int, Tensor] = {}
+        if settings.factor == 1 or not bool(self.pictured.any()):
+            return asked
+        both = vlm.processor.batch([asked.prompt, asked.text_only()])
+        found = _Comparison(self.layers, self.pictured, both.length - 1, settings)
+        with Session(vlm.layers, both.length, [found]):
+            logits_of(vlm, both)
+        self.chosen, self.divergence = found.chosen, found.divergence
+        return asked
+
+    def heads(self, layer: int, start: int, outputs: Tensor) -> Tensor | None:
+        chosen = self.chosen.get(layer)
+        if chosen is None or not bool(chosen.any()):
+            return None
+        return reinforced(outputs, rows_for(chosen, len(outputs)), self.settings.factor)
+
+    def report(self, row: int) -> dict[str, Any]:
+        report: dict[str, Any] = {
+            "factor": self.settings.factor,
+            "heads": {
+                layer: torch.nonzero(chosen[row]).flatten().tolist() for layer, chosen in sorted(self.chosen.items())
+            },
+        }
+        if self.divergence:
+            values = torch.stack([value[row] for _, value in sorted(self.divergence.items())])[:, None]
+            report["divergence_of_first_token"] = round(float(token_divergence(values, values.shape[-1])), 4)
+        if not bool(self.pictured[row]):
+            report["warning"] = f"{self.name} changed nothing: the question is about no picture"
+        return report
