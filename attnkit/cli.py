@@ -27,6 +27,12 @@ COMMANDS: Mapping[str, Entry | Family] = {
         imports=("torch", "numpy", "scipy", "h5py", "spectral", "cv2", "PIL", "safetensors"),
         models=("hsie",),
     ),
+    "vlm-ask": Entry(
+        "attnkit.commands.vlm_ask:vlm_ask",
+        "Ask questions about images, with the model's attention put right",
+        imports=("torch", "transformers", "tokenizers", "PIL", "safetensors"),
+        models=("tiny-llava",),
+    ),
     "bench-kernel": Entry(
         "attnkit.commands.bench_kernel:bench_kernel",
         "Check and time attention operators beside what is there instead",

@@ -15,9 +15,9 @@ def model_identity(model: str) -> str:
     return _identity(model, _modified(Path(model)))
 
 
-def kept_model(model: str, task: str, device: str, offline: bool) -> Any:
+def kept_model(model: str, task: str, device: str, offline: bool, dtype: str = "auto") -> Any:
     """The model of a registry name, path or hub id, opened for its task; anew only where its weights have changed."""
-    return _opened(model, task, device, offline, model_identity(model))
+    return _opened(model, task, device, offline, dtype, model_identity(model))
 
 
 def _modified(path: Path) -> tuple[int, int] | None:
@@ -39,5 +39,5 @@ def _identity(model: str, modified: tuple[int, int] | None) -> str:
 
 
 @lru_cache(maxsize=2)
-def _opened(model: str, task: str, device: str, offline: bool, identity: str) -> Any:
-    return registry.open_model(model, task=task, device=device, offline=offline)
+def _opened(model: str, task: str, device: str, offline: bool, dtype: str, identity: str) -> Any:
+    return registry.open_model(model, task=task, device=device, offline=offline, dtype=dtype)

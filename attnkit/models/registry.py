@@ -21,7 +21,7 @@ import json
 import os
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ class Entry:
     layouts: tuple[str, ...]
     build: Callable[[Mapping[str, Any]], Model] = field(repr=False)
     open: Callable[[Resolved, str], Any] | None = field(repr=False)
+    load: Callable[[Path, Mapping[str, Any]], Model] | None = field(repr=False)
     convert: Callable[[Path], Weights] | None = field(repr=False)
     flops: Callable[[Mapping[str, Any], int, int], int] | None = field(repr=False)
 
@@ -101,7 +102,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A weight set that was found: its entry, where it is, and the config it was made with."""
+    """A weight set that was found: its entry, where it is, and the config it was made with.
+
+    ``dtype`` is the one asked for; an opener whose task offers no choice has no use for it.
+    """
 
     entry: Entry
     path: Path
@@ -109,6 +113,7 @@ class Resolved:
     source: str
     config: dict[str, Any]
     provenance: dict[str, Any]
+    dtype: str = "auto"
 
 
 _entries: dict[str, Entry] = {}
@@ -130,14 +135,15 @@ def register(
     parameters: int | None = None,
     layouts: tuple[str, ...] = (),
     open: Callable[[Resolved, str], Any] | None = None,
+    load: Callable[[Path, Mapping[str, Any]], Model] | None = None,
     convert: Callable[[Path], Weights] | None = None,
     flops: Callable[[Mapping[str, Any], int, int], int] | None = None,
 ) -> Callable[[Callable[[Mapping[str, Any]], Model]], Callable[[Mapping[str, Any]], Model]]:
     """Decorate the builder of a model, a function from a config to an object with the verbs of `attnkit.models.verbs`.
 
     The first line of the builder's docstring is the summary in listings. ``tiny`` overrides ``config`` for a model that
-    tests build in no time. ``open`` turns a found weight set and a device into what the task uses; ``convert`` reads a
-    published checkpoint; ``flops`` counts the operations for a config, rows and columns without building anything;
+    tests build in no time. ``open`` turns a found weight set and a device into what the task uses; ``load`` makes a
+    model with the verbs of a folder and the entry's config; ``convert`` reads a published checkpoint; ``flops`` counts the operations for a config, rows and columns without building anything;
     ``layouts`` are the ``model_type`` or ``_class_name`` of folders that belong here. A name taken is a ValueError.
     """
     if name in _entries:
@@ -172,6 +178,7 @@ def register(
             layouts=layouts,
             build=build,
             open=open,
+            load=load,
             convert=convert,
             flops=flops,
         )
@@ -244,6 +251,11 @@ def _looks_like_hub_id(text: str) -> bool:
 def _resolve_entry(entry: Entry, offline: bool) -> Resolved:
     if entry.source == "hub" and entry.location is not None:
         found = _resolve_folder(_download(entry.location, offline), "hub")
+    elif entry.source == "path" and entry.format == "folder":
+        raise UsageError(
+            f"model {entry.name!r}: a family of models without weights of its own; give --model a folder of it "
+            f"(./{entry.name} where it is called that) or a hub id"
+        )
     elif entry.source == "path":
         raise UsageError(
             f"model {entry.name!r}: an architecture without weights of its own; give --model a file that "
@@ -255,7 +267,7 @@ def _resolve_entry(entry: Entry, offline: bool) -> Resolved:
             raise ItemError(
                 f"model {entry.name!r}: its weights ({entry.location}) are not installed; reinstall attnkit"
             )
-        found = _resolve_folder(path, entry.source) if path.is_dir() else _resolve_file(path, entry.source)
+        found = _resolve_folder(path, entry.source, entry) if path.is_dir() else _resolve_file(path, entry.source)
     return Resolved(entry, found.path, found.format, entry.source, found.config, found.provenance)
 
 
@@ -275,7 +287,8 @@ def _resolve_file(path: Path, source: str) -> Resolved:
     return Resolved(_entries[name], path, "safetensors", source, description["config"], description["provenance"])
 
 
-def _resolve_folder(path: Path, source: str) -> Resolved:
+def _resolve_folder(path: Path, source: str, own: Entry | None = None) -> Resolved:
+    """What a folder holds; `own` is the entry whose weights it is known to be, whatever other folders of its kind are."""
     single = sorted(path.glob("*.safetensors"))
     for file, key in (("model_index.json", "_class_name"), ("config.json", "model_type")):
         if not (path / file).is_file():
@@ -288,23 +301,32 @@ def _resolve_folder(path: Path, source: str) -> Resolved:
                 f"{path / file}: cannot tell the kind of model ({error}); expected {key!r} in it"
             ) from error
         for entry in _entries.values():
-            if layout in entry.layouts:
+            if entry is own or (own is None and layout in entry.layouts):
                 return Resolved(entry, path, "folder", source, config, {})
-        raise ItemError(f"{path}: a folder of kind {layout!r}, which no model of this attnkit opens")
+        known = sorted(layout for entry in _entries.values() for layout in entry.layouts)
+        raise ItemError(f"{path}: a folder of kind {layout!r}, expected one of {', '.join(known)}")
     if len(single) == 1:
         return _resolve_file(single[0], source)
     raise ItemError(f"{path}: no model folder: expected model_index.json, config.json or one .safetensors file in it")
 
 
 def _download(identifier: str, offline: bool) -> Path:
-    if offline:
-        raise UsageError(f"model {identifier!r}: a hub id needs the network; drop --offline or give a file or folder")
+    # without a network an answer in seconds; both are read when the library is imported
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "15")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(identifier, allow_patterns=list(HUB_PATTERNS)))
+        return Path(
+            huggingface_hub.snapshot_download(identifier, allow_patterns=list(HUB_PATTERNS), local_files_only=offline)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if offline:
+            raise UsageError(
+                f"model {identifier!r}: a hub id needs the network, and its cache has no such model; "
+                "drop --offline or give a file or folder"
+            ) from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ItemError(f"model {identifier!r}: cannot be fetched from the hub: {reason}") from error
 
@@ -316,8 +338,10 @@ def build(name: str, config: Mapping[str, Any] | None = None, *, tiny: bool = Fa
 
 
 def load(model: str | os.PathLike[str], *, offline: bool = False) -> Model:
-    """A model with its weights, from a registry name, a file or a hub id of one safetensors file."""
+    """A model with its weights, from a registry name, a file, a hub id, or a folder whose entry says how."""
     found = resolve(model, offline=offline)
+    if found.format == "folder" and found.entry.load is not None:
+        return found.entry.load(found.path, found.entry.config)
     if found.format == "folder":
         raise UsageError(
             f"model {str(model)!r}: a folder of kind {found.entry.name!r} is opened by its task, not loaded"
@@ -334,7 +358,9 @@ def save(model: Model, name: str, path: str | os.PathLike[str], *, provenance: M
     return write_weights(path, model.arrays(), architecture=name, config=model.config, provenance=provenance)
 
 
-def open_model(model: str | os.PathLike[str], *, task: str, device: str = "cpu", offline: bool = False) -> Any:
+def open_model(
+    model: str | os.PathLike[str], *, task: str, device: str = "cpu", offline: bool = False, dtype: str = "auto"
+) -> Any:
     """What a task works with: for ``tonemap`` a mapper with the verbs parameters, render and cube.
 
     Raises UsageError where the model belongs to another task.
@@ -345,4 +371,4 @@ def open_model(model: str | os.PathLike[str], *, task: str, device: str = "cpu",
             f"model {str(model)!r}: made for {found.entry.task!r}, expected one for {task!r}: "
             f"{', '.join(entry.name for entry in find(task=task))}"
         )
-    return found.entry.open(found, device)
+    return found.entry.open(replace(found, dtype=dtype), device)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from attnkit.runtime.errors import AttnkitError, UsageError
 from attnkit.runtime.items import STANDARD_STREAM, Context, Item, Outcome
 from attnkit.runtime.lanes import may_overlap, run_in_lanes
 from attnkit.runtime.lock import FolderLock, FolderLocked, held
+from attnkit.runtime.naming import TEXT, lay_out
 from attnkit.runtime.outputs import sweep
 from attnkit.runtime.plan import SKIP, Plan, Step, make_plan, shortage
 from attnkit.runtime.progress import Talk
@@ -134,12 +136,16 @@ class Run:
 
     def _plan(self, items: Sequence[Item]) -> Plan:
         if self.command.layout == "table":
-            from attnkit.runtime.naming import lay_out
-
             layout = lay_out(self.command, items, self.batch)
-            self.table = AnswerTable(layout.table, layout.format, _Stream())
+            say = partial(self._say, len(items) > 1) if layout.format == TEXT else None
+            self.table = AnswerTable(layout.table, layout.format, _Stream(), say)
         self.plan = make_plan(self.command, items, self.batch, self.table)
         return self.plan
+
+    def _say(self, several: bool, name: str, row: Mapping[str, Any]) -> str | None:
+        """The line of an answer on standard output; among several it begins with its item and stays one line."""
+        said = None if self.batch.json or self.batch.jsonl else self.command.say(row)
+        return said if said is None or not several else f"{name}\t{' '.join(said.splitlines())}"
 
     def _make_roots(self, plan: Plan) -> list[Path]:
         made: list[Path] = []
@@ -200,7 +206,7 @@ class Run:
             return
         processes = max(1, min(self.batch.jobs, len(todo)))
         setup = self._setup(plan, processes)
-        todo = self._prepared(plan, todo)
+        todo = _grouped(self._prepared(plan, todo), self.command.together)
         if self.table is not None:
             self.table.forget(plan.redone)
             self.table.start(plan.fresh_table)
@@ -354,8 +360,10 @@ class Run:
         )
         columns = self.command.columns()
         answered = [self.outcomes[index].record for index in sorted(self.outcomes)]
-        scored = [record for record in answered if any(record.get(column.key) is not None for column in columns)]
-        if scored and not (self.batch.json or self.batch.jsonl or self.batch.quiet or plan.layout.to_standard_output):
+        rows = [{"item": one["item"], **row} for one in answered for row in self.command.table_rows(one)]
+        scored = [row for row in rows if any(row.get(column.key) is not None for column in columns)]
+        taken = plan.layout.to_standard_output and plan.layout.format != TEXT
+        if scored and not (self.batch.json or self.batch.jsonl or self.batch.quiet or taken):
             render.show_table(columns, scored)
         if len(plan.steps) > 1 or counts["skipped"]:
             parts = [f"{counts['ok']} done", f"{counts['skipped']} left out", f"{counts['failed']} failed"]
@@ -422,6 +430,14 @@ class _Stream:
     def write(self, text: str) -> None:
         if text:
             render.put(text.removesuffix("\n"))
+
+
+def _grouped(steps: Sequence[Step], size: int) -> list[Step]:
+    """Steps whose items know those that can be done with them, at most `size` at a time."""
+    able = [step.item for step in steps if step.item.problem is None]
+    groups = [tuple(able[at : at + size]) for at in range(0, len(able), size)] if size > 1 else []
+    of_index = {item.index: group for group in groups for item in group}
+    return [replace(step, item=replace(step.item, group=of_index.get(step.item.index, ()))) for step in steps]
 
 
 def _absent(step: Step) -> list[Path]:

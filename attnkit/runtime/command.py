@@ -27,12 +27,15 @@ class FileCommand:
     An object must survive pickling: workers in other processes and on other machines get a copy. It holds
     options, not models; `open` loads the model, once per process.
 
-    layout "files": one main output per item. layout "table": all items answer in one JSONL or CSV file.
+    layout "files": one main output per item. layout "table": all items answer in one JSONL or CSV file; where none is
+    named, rows go to standard output, or in a command that `speaks` their bare words.
     """
 
     name: ClassVar[str] = ""
     method: str = ""
     layout: str = "files"
+    # its answers are words (see `say`)
+    speaks: bool = False
     # suffix of --out -> the name that --format takes; the first one is the default
     formats: ClassVar[Mapping[str, str]] = {}
     folder_kinds: ClassVar[frozenset[str]] = frozenset()
@@ -50,6 +53,8 @@ class FileCommand:
     resumes_items: bool = False
     # an item waits for its process's other items unless the worker says that its run() may overlap
     thread_safe: bool = False
+    # so many items at most can be done in one go: each is told the others as its `group`
+    together: int = 1
 
     def validate(self) -> None:
         """Refuse options that do not go together, before anything is looked at, with a UsageError."""
@@ -100,6 +105,14 @@ class FileCommand:
     def columns(self) -> tuple[Column, ...]:
         """Columns of the table that is printed at the end; empty where the files are the answer."""
         return ()
+
+    def table_rows(self, record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """The rows of one item's record in that table."""
+        return (record,)
+
+    def say(self, row: Mapping[str, Any]) -> str | None:
+        """What people read of an answer, with no name before it; None where it is shown elsewhere."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """All that changes the output, as JSON: stored in the output and compared by --update."""

@@ -30,7 +30,9 @@ class Item:
     """One unit of work: a file, several files that belong together, bytes from standard input, or a prompt.
 
     `name` is what people read in messages and records. `below` is the sub-folder kept under an output folder;
-    `home` the folder from which the outputs and the lock take their place where --out is not given.
+    `home` the folder from which the outputs and the lock take their place where --out is not given. `words` are what
+    is asked of its files, part of its content. An item with a `problem` fails with it when its turn comes, without a
+    model. `group` are the items that the worker may do in one go with this one, itself among them.
     """
 
     name: str
@@ -42,6 +44,9 @@ class Item:
     home: Path | None = None
     data: bytes | None = None
     payload: Any = None
+    words: str | None = None
+    problem: str | None = None
+    group: tuple[Item, ...] = ()
     found: bool = False
     index: int = 0
 
@@ -51,12 +56,13 @@ class Item:
         return () if self.path is None else (self.path, *self.companions)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content: of the bytes of its files in order, or of its prompt as JSON."""
-        if self.data is not None:
-            return hashlib.sha256(self.data).hexdigest()
-        if self.path is None:
+        """SHA-256 of the content: of its bytes, its files in order and its words, or else of its prompt as JSON."""
+        digests = [] if self.data is None else [hashlib.sha256(self.data).hexdigest()]
+        digests += [sha256_of(path) for path in self.files]
+        if self.words is not None:
+            digests.append(hashlib.sha256(self.words.encode()).hexdigest())
+        if not digests:
             return hashlib.sha256(json.dumps(self.payload, sort_keys=True, default=str).encode()).hexdigest()
-        digests = [sha256_of(path) for path in self.files]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from attnkit.runtime.options import BatchOptions
 
 MAIN = "main"
+# answers as people read them, on standard output alone
+TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
                 f"--out {out}: is a folder, expected one file for all items such as "
                 f"{table / 'answers'}{next(suffix for suffix, name in command.formats.items() if name == format)}"
             )
+        if out is None and command.speaks:
+            format = TEXT
         mains: list[Path | None] = [None] * len(items)
         if table is not None:
             roots[table.parent] = None
@@ -150,7 +154,8 @@ def _side_path(side: SideOutput, item: Item, main: Path | None, count: int, root
 def _refuse_streams(command: FileCommand, layout: Layout, batch: BatchOptions) -> None:
     if not layout.to_standard_output:
         return
-    if (batch.json or batch.jsonl) and not batch.dry_run:
+    # with a document the bare words are left out, since it holds them
+    if (batch.json or batch.jsonl) and not batch.dry_run and layout.format != TEXT:
         flag = "--json" if batch.json else "--jsonl"
         raise UsageError(f"{flag}: the answer already goes to standard output; name a file with --out")
     is_terminal = sys.stdout is not None and sys.stdout.isatty()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnkit.runtime.errors import AttnkitError, UsageError
+from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 from attnkit.runtime.items import Estimate, Item
 from attnkit.runtime.naming import MAIN, Layout, lay_out
 from attnkit.runtime.outputs import partial_path
@@ -237,6 +237,9 @@ def estimates(command: FileCommand, plan: Plan) -> list[Estimate | AttnkitError]
     """What each item will take; the error in place of an item whose header already tells that it cannot be done."""
     found: list[Estimate | AttnkitError] = []
     for step in plan.steps:
+        if step.item.problem is not None:
+            found.append(ItemError(step.item.problem))
+            continue
         try:
             found.append(command.estimate(step.item, plan.layout.format))
         except AttnkitError as error:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +35,15 @@ class AnswerTable:
     runs, or one run that was interrupted and taken up again, end with the same bytes.
     """
 
-    def __init__(self, path: Path | None, format: str, stream: Sink | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        format: str,
+        stream: Sink | None = None,
+        say: Callable[[str, Row], str | None] | None = None,
+    ) -> None:
+        """`say` gives the line of a row, from the name of its item, where the format is text; None for no line."""
+        self._say = say
         self.path = path
         self.format = format
         self._stream = stream
@@ -141,6 +149,9 @@ class AnswerTable:
         return shown
 
     def _text(self, rows: Sequence[Row]) -> str:
+        if self._say is not None:
+            said = [self._say(str(row[ITEM_KEY]), row) for row in rows]
+            return "".join(f"{line}\n" for line in said if line is not None)
         if self.format != "csv":
             return "".join(json_line(row) + "\n" for row in rows)
         target = io.StringIO()

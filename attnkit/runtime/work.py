@@ -119,6 +119,8 @@ def _run_job(setup: Setup, job: Job, inside: Callable[[float], None] | None) -> 
     outcome = Outcome(job.item.index, "ok", record)
     outputs: Outputs | None = None
     try:
+        if job.item.problem is not None:
+            raise ItemError(job.item.problem)
         fingerprint = job.fingerprint or _fingerprint(job.item)
         settings = outcome.settings = stored_settings(setup.command, fingerprint)
         record["input_sha256"] = fingerprint

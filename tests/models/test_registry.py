@@ -147,7 +147,7 @@ def test_a_hub_id_is_fetched_without_its_code(tiny_file: Path, tmp_path: Path, m
 
     asked = []
 
-    def download(identifier: str, allow_patterns: list[str]) -> str:
+    def download(identifier: str, allow_patterns: list[str], local_files_only: bool) -> str:
         asked.append((identifier, allow_patterns))
         (tmp_path / "weights.safetensors").write_bytes(tiny_file.read_bytes())
         return str(tmp_path)
@@ -161,7 +161,7 @@ def test_a_hub_id_is_fetched_without_its_code(tiny_file: Path, tmp_path: Path, m
 def test_a_failing_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    def download(identifier: str, allow_patterns: list[str]) -> str:
+    def download(identifier: str, allow_patterns: list[str], local_files_only: bool) -> str:
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attnkit.models.vlm.attention import Rule, Session
+from attnkit.models.vlm.attention import Session
 from attnkit.models.vlm.processing import conversation
 from attnkit.runtime.errors import ItemError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from attnkit.models.vlm.opening import VisionLanguageModel
     from attnkit.models.vlm.prompt import Prompt, View
     from attnkit.models.vlm.sinks import SinkProfile
+
+    from .observers import Observer
 
 ALTERNATIVES = 5
 
@@ -116,14 +118,14 @@ def ask(
     settings: dict[str, Any] | None = None,
     decoding: Decoding | None = None,
     profile: SinkProfile | None = None,
-    observers: Sequence[Rule] = (),
+    observers: Sequence[Observer] = (),
 ) -> list[Answer]:
     """Answers to a batch of questions.
 
     arm         calibrations in force, in this order; () asks the plain model
     settings    values by "calibration.key"
     profile     sink dimensions of the model, for calibrations that need them
-    observers   further rules that look on: after the calibrations, so they see what these have made of a map
+    observers   rules that look on: after the calibrations, so they see what these have made of a map
 
     Raises ItemError where a prompt does not fit its pictures or the memory.
     """
@@ -134,11 +136,16 @@ def ask(
     with torch.inference_mode(), _memory_errors():
         for calibration in calibrations:
             asked = calibration.prepare(asked)
+        for observer in observers:
+            observer.begin(asked)
         with Session(vlm.layers, asked.prompt.length, [*calibrations, *observers]):
             processors = [one for calibration in calibrations for one in calibration.processors()]
             made = generate(vlm, asked.prompt, decoding, processors)
     answers = read_answers(vlm, asked.prompt, made, decoding)
     seconds = (time.perf_counter() - started) / len(requests)
+    for calibration in calibrations:
+        # the last token of an answer, or the one that ends it, is not read again
+        calibration.fed = [len(answer.tokens) + answer.finished - 1 for answer in answers]
     for row, answer in enumerate(answers):
         answer.calibration, answer.seconds = arm_name(arm), seconds
         answer.reports = {calibration.name: calibration.report(row) for calibration in calibrations}
