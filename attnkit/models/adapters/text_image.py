@@ -16,8 +16,9 @@ How it works in every way of running a model:
   as it is: the same bits as without.
 - Queries are taken before their rotation, as the paper's models have none: features that turn with the position
   would make the same word differ from place to place.
-- Which tokens are image tokens is read from the ids of the prompt when it is read, and kept until the next prompt;
-  generated ids are not looked at, since a model may emit the placeholder. The nodes of the picture are kept as well.
+- Which tokens are image tokens is read from the ids of the call that brings the pictures, and kept as long as the
+  cache that it fills; generated ids are not looked at, since a model may emit the placeholder. The nodes of the picture
+  are kept as well.
 
 One model with a p-adapter serves one thread at a time.
 """
@@ -29,6 +30,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,8 @@ from attnkit.runtime.errors import ItemError, UsageError
 NAME = "attnkit-text-image"
 # those whose masks are [B, 1, Q, K] or None for plain causality
 IMPLEMENTATIONS = ("attnkit", "sdpa", "eager")
+# arguments by which a model is given pictures
+PICTURES = ("pixel_values", "image_hidden_states", "mm_encoder_outputs")
 
 
 class Places:
@@ -52,12 +56,23 @@ class Places:
 
     images    [B, N] bool
     start     position of the first token of the present call
+    senders   nodes of the pictures by layer, kept where no gradient is wanted
     """
 
     def __init__(self, images: Tensor, start: int, settings: PAdapterSettings) -> None:
         self.images = images
         self.start = start
+        self.senders: dict[int, Tensor] = {}
         self._settings = settings
+
+    def followed_by(self, later: Places) -> Places:
+        """The places once later tokens are read as well; beams repeat the rows."""
+        before = self.images[:, : later.start]
+        before = before.repeat_interleave(len(later.images) // len(before), 0)
+        joined = Places(torch.cat([before, later.images], 1), later.start, self._settings)
+        if not later.images.any():
+            joined.senders = self.senders
+        return joined
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor]:
@@ -95,20 +110,23 @@ class Places:
 
 
 class Prompts:
-    """Keeps the places of the present prompts; one for all layers of a model."""
+    """Keeps the places of the prompts in work, by their cache; one for all layers of a model.
+
+    A calibration may read the same question a second time without its picture, step by step beside the answer.
+    """
 
     def __init__(self, image_token_id: int, settings: PAdapterSettings) -> None:
         self._image_token_id = image_token_id
         self._settings = settings
-        self._places: Places | None = None
-        # nodes of the pictures by layer, as long as no other picture comes
-        self.senders: dict[int, Tensor] = {}
+        self._by_cache: WeakKeyDictionary[Any, Places] = WeakKeyDictionary()
+        self._present: Places | None = None
 
     @property
     def places(self) -> Places:
-        if self._places is None:
-            raise ItemError("p-adapter: the model was called in parts; expected a call of the whole model")
-        return self._places
+        """Those of the present call."""
+        if self._present is None:
+            raise ItemError("p-adapter: a part of the model was called; expected a call of the whole model")
+        return self._present
 
     def hook(self, model: nn.Module) -> Any:
         """Follow the calls of the model below its head."""
@@ -120,18 +138,15 @@ class Prompts:
             raise ItemError("p-adapter: the model was given embeddings; expected input_ids, which say where images are")
         cache = named.get("cache", named.get("past_key_values"))
         start = 0 if cache is None else int(cache.get_seq_length())
-        pictured = start == 0 or named.get("pixel_values") is not None
+        pictured = any(named.get(name) is not None for name in PICTURES)
         images = ids == self._image_token_id if pictured else torch.zeros_like(ids, dtype=torch.bool)
-        if pictured:
-            self.senders.clear()
+        places = Places(images, start, self._settings)
         if start:
-            before = self.places.images[:, :start]
-            images = torch.cat([before.repeat_interleave(len(ids) // len(before), 0), images], 1)
-        self._places = Places(images, start, self._settings)
-
-    def forget(self) -> None:
-        self._places = None
-        self.senders.clear()
+            # a cache that the model has made by itself comes from the call before
+            places = self._by_cache.get(cache, self.places).followed_by(places)
+        self._present = places
+        if cache is not None:
+            self._by_cache[cache] = places
 
 
 @dataclass
@@ -201,16 +216,16 @@ class TextImageLayer(LayerAdapter):
 
     def _senders(self, projection: nn.Linear, value: Tensor, own: torch.dtype) -> Tensor:
         """Nodes of the picture, [B, H, k, s]."""
-        known = self._prompts.senders.get(self._index)
+        places = self._prompts.places
+        known = places.senders.get(self._index)
         if known is not None and len(known) == len(value):
             return known
-        places = self._prompts.places
         pooled = places.averages[:, None].to(value.dtype) @ value[:, :, : places.images.shape[1]]
         heads = self.behind_attention.heads
         merged = pooled.repeat_interleave(heads // value.shape[1], 1).transpose(1, 2).flatten(2)
         nodes = self.behind_attention.nodes(_projected(projection, merged).to(own))
         if not torch.is_grad_enabled():
-            self._prompts.senders[self._index] = nodes
+            places.senders[self._index] = nodes
         return nodes
 
 

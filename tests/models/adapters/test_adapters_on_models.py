@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_vlms import NAMES, picture, tiny_vlm
 from torch import Tensor
+from transformers import DynamicCache
 
 from attnkit.models.adapters.attach import KINDS, Attachment, attach, settings_of
 from attnkit.models.adapters.files import load_adapter, save_adapter
@@ -149,6 +150,30 @@ def test_prompts_in_a_batch_are_answered_as_alone(name: str, kind: str) -> None:
             for row, prompt in zip(ends, prompts, strict=True):
                 alone = vlm.model.generate(**prompt.inputs(), max_new_tokens=4, min_new_tokens=4, do_sample=False)
                 assert row[-4:].tolist() == alone[0, -4:].tolist()
+
+
+def test_two_prompts_may_be_read_in_turns() -> None:
+    """As calibrations do that read the question without its picture beside the answer."""
+    model = tiny_vlm("llava").model
+    prompts = [prompt_of("llava"), tiny_vlm("llava").processor.prompt(conversation("what is it ?", 0))]
+    steps = torch.tensor([[30], [31]])
+
+    def read(prompt: Prompt, cache: DynamicCache, last: Tensor | None = None) -> Tensor:
+        inputs = prompt.inputs() if last is None else {"input_ids": last}
+        length = cache.get_seq_length() + (prompt.length if last is None else 1)
+        return model(**{**inputs, "attention_mask": torch.ones(1, length).long()}, cache=cache).logits[:, -1]
+
+    with attached("llava", "p-adapter"), torch.inference_mode():
+        alone = []
+        for prompt in prompts:
+            cache = DynamicCache()
+            alone.append([read(prompt, cache), *(read(prompt, cache, step[None]) for step in steps)])
+        caches = [DynamicCache(), DynamicCache()]
+        turns = [list(map(read, prompts, caches))]
+        turns += [
+            [read(prompt, cache, step[None]) for prompt, cache in zip(prompts, caches, strict=True)] for step in steps
+        ]
+    assert all(torch.equal(turns[step][row], alone[row][step]) for step in range(3) for row in range(2))
 
 
 def _positions(name: str, batch: Prompt) -> dict[str, Tensor]:
