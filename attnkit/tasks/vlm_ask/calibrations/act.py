@@ -10,7 +10,7 @@ from torch import Tensor
 from attnkit.models.vlm.attention import Call, rows_for
 from attnkit.runtime.errors import ItemError
 
-from .base import Asked, Calibration
+from .base import Asked, Calibration, Tally
 from .head_files import read_heads
 from .settings import ActSettings
 
@@ -102,13 +102,12 @@ class Act(Calibration):
         if settings.heads != "all" and settings.layers == "auto":
             self.layers = frozenset(self.heads_of)
         self.real = asked.prompt.attention_mask.bool()
-        prompts = len(self.real)
         lengths = self.real.sum(1).float()
         given = CODE_THRESHOLD if settings.compat and not settings.threshold else settings.threshold
         self.threshold = torch.full_like(lengths, given) if given else PAPER_THRESHOLD / lengths
         self.sinks: dict[int, Tensor] = {}
         self.active: dict[int, bool] = {}
-        self.changed, self.moved = torch.zeros(prompts), torch.zeros(prompts)
+        self.changed, self.moved = (Tally(len(lengths), asked.prompt.length) for _ in range(2))
         return asked
 
     def _heads_of(self) -> dict[int, list[int]]:
@@ -138,9 +137,8 @@ class Act(Calibration):
         sinks = rows_for(self.sinks[call.layer], batch)
         sinks = torch.nn.functional.pad(sinks, (0, max(0, call.keys - sinks.shape[2])))[..., : call.keys]
         changed, moved = spread(weights, sinks, self.settings.keep, self._touched(call, batch))
-        prompts = len(self.real)
-        self.changed += (moved > 0).sum((1, 2)).view(prompts, -1).sum(1).cpu()
-        self.moved += moved.sum((1, 2)).view(prompts, -1).sum(1).cpu()
+        self.changed.add(call.start, (moved > 0).sum(1))
+        self.moved.add(call.start, moved.sum(1))
         return changed
 
     def _find(self, call: Call, weights: Tensor) -> None:
@@ -174,8 +172,8 @@ class Act(Calibration):
             "threshold": round(float(self.threshold[row]), 6),
             "sinks": {layer: (place - padding).tolist() for layer, place in places.items() if len(place)},
             "heads_changed": {layer: int(sinks.any(1).sum()) for layer, sinks in found.items() if bool(sinks.any())},
-            "rows_changed": int(self.changed[row]),
-            "attention_moved": round(float(self.moved[row]), 6),
+            "rows_changed": int(self.total(self.changed, row)),
+            "attention_moved": round(self.total(self.moved, row), 6),
         }
         if not report["sinks"] and self.settings.keep < 1:
             report["warning"] = (

@@ -11,6 +11,7 @@ from attnkit.models.vlm.attention import Rule
 from attnkit.tasks.vlm_ask.calibrations.settings import CALIBRATIONS, parse_layers, settings_for
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import LogitsProcessor
 
     from attnkit.models.vlm.opening import VisionLanguageModel
@@ -44,6 +45,36 @@ class Asked:
         return prompt_of(self.vlm, [replace(request, pictures=()) for request in self.requests])
 
 
+class Tally:
+    """Amounts booked for each prompt of a batch by the position of their rows.
+
+    An answer that has ended is filled up while others of its batch go on: what is booked there is left out.
+
+    prompts    number of them; length of the padded prompt
+    """
+
+    def __init__(self, prompts: int, length: int) -> None:
+        self._prompts = prompts
+        self._length = length
+        self._amounts: dict[int, Tensor] = {}
+
+    def add(self, start: int, amounts: Tensor) -> None:
+        """Book amounts [B, R] of rows from position `start`; B is a multiple of the prompts (beams)."""
+        summed = amounts.reshape(self._prompts, -1, amounts.shape[1]).sum(1)
+        inside = min(max(self._length - start, 0), summed.shape[1])
+        # all of the prompt stands at -1, tokens of the answer at their number
+        parts = {-1: summed[:, :inside].sum(1)} if inside else {}
+        for place in range(inside, summed.shape[1]):
+            parts[start + place - self._length] = summed[:, place]
+        for number, part in parts.items():
+            known = self._amounts.get(number)
+            self._amounts[number] = part if known is None else known + part
+
+    def total(self, row: int, tokens: int | None) -> float:
+        """Sum of one prompt and of the first `tokens` of its answer; None for all of them."""
+        return float(sum(part[row] for number, part in self._amounts.items() if tokens is None or number < tokens))
+
+
 class Calibration(Rule):
     """One calibration of one batch of questions; it holds their state, so a new one is made for each batch.
 
@@ -51,6 +82,7 @@ class Calibration(Rule):
     attention of the vision tower), `scores` and `weights` (rows of the attention maps), `heads` (their outputs),
     `processors` (logits). `report` gives what the record tells of one prompt of the batch.
 
+    fed         how many tokens of each answer the model was given again, once that is known
     rewrites    its `prepare` asks with other pictures or words, so it comes before those that look at the prompt
     """
 
@@ -62,6 +94,7 @@ class Calibration(Rule):
         self.vlm = vlm
         self.profile = profile
         self.seed = seed
+        self.fed: list[int] | None = None
 
     def prepare(self, asked: Asked) -> Asked:
         """Passes before the answer, and the batch as it is to be asked."""
@@ -74,6 +107,10 @@ class Calibration(Rule):
     def report(self, row: int) -> dict[str, Any]:
         """What the record tells of one prompt."""
         return {}
+
+    def total(self, tally: Tally, row: int) -> float:
+        """What was booked for one prompt and its answer, without what fills its row in the batch."""
+        return tally.total(row, None if self.fed is None else self.fed[row])
 
     def layers_of(self, auto: Sequence[int]) -> frozenset[int]:
         """The layers of its setting `layers`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attnkit.models.vlm.attention import Call, rows_for
 
-from .base import Asked, Calibration
+from .base import Asked, Calibration, Tally
 from .head_files import read_heads
 from .settings import PaintSettings
 from .text_branch import Guidance, TextBranch
@@ -86,7 +86,7 @@ class Paint(Calibration):
         self.image = prompt.image_mask
         self.pictured = self.image.any(1)
         self.local, self.summary = torch.zeros_like(self.image), torch.zeros_like(self.image)
-        self.raised = torch.zeros(len(self.image))
+        self.raised = Tally(len(self.image), prompt.length)
         anything = bool(self.pictured.any())
         self.boosts = anything and bool(settings.local or settings.summary)
         if self.boosts:
@@ -123,14 +123,13 @@ class Paint(Calibration):
         earlier = max(0, call.prompt - 1 - call.start)
         if not self.boosts or earlier >= call.rows:
             return None
-        batch, prompts = len(scores), len(self.image)
-        gain = rows_for(self.gain, batch)
+        gain = rows_for(self.gain, len(scores))
         gain = torch.nn.functional.pad(gain, (0, max(0, call.keys - gain.shape[1])))[:, : call.keys]
         before = scores[:, :, earlier:]
         after = boosted(before, gain, self.gains.get(call.layer))
         chosen = (gain > 0)[:, None, None]
         rise = (after.softmax(-1, dtype=torch.float32) - before.softmax(-1, dtype=torch.float32)) * chosen
-        self.raised += rise.sum((1, 2, 3)).view(prompts, -1).sum(1).cpu()
+        self.raised.add(call.start + earlier, rise.sum((1, 3)))
         return torch.cat([scores[:, :, :earlier], after], 2) if earlier else after
 
     def processors(self) -> list[LogitsProcessor]:
@@ -145,7 +144,7 @@ class Paint(Calibration):
             "local_tokens": torch.nonzero(self.local[row, image]).flatten().tolist(),
             "summary_tokens": torch.nonzero(self.summary[row, image]).flatten().tolist(),
             "guidance": self.settings.guidance if self.guides and bool(self.pictured[row]) else 1.0,
-            "attention_moved": round(float(self.raised[row]), 6),
+            "attention_moved": round(self.total(self.raised, row), 6),
         }
         if not bool(self.pictured[row]):
             report["warning"] = f"{self.name} changed nothing: the question is about no picture"

@@ -103,6 +103,7 @@ class Vhr(Calibration):
         self.pictured = asked.prompt.image_mask.any(1)
         self.chosen: dict[int, Tensor] = {}
         self.divergence: dict[int, Tensor] = {}
+        self.active: set[int] = set()
         if settings.factor == 1 or not bool(self.pictured.any()):
             return asked
         both = vlm.processor.batch([asked.prompt, asked.text_only()])
@@ -110,13 +111,13 @@ class Vhr(Calibration):
         with Session(vlm.layers, both.length, [found]):
             logits_of(vlm, both)
         self.chosen, self.divergence = found.chosen, found.divergence
+        self.active = {layer for layer, chosen in found.chosen.items() if bool(chosen.any())}
         return asked
 
     def heads(self, layer: int, start: int, outputs: Tensor) -> Tensor | None:
-        chosen = self.chosen.get(layer)
-        if chosen is None or not bool(chosen.any()):
+        if layer not in self.active:
             return None
-        return reinforced(outputs, rows_for(chosen, len(outputs)), self.settings.factor)
+        return reinforced(outputs, rows_for(self.chosen[layer], len(outputs)), self.settings.factor)
 
     def report(self, row: int) -> dict[str, Any]:
         report: dict[str, Any] = {
