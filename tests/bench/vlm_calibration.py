@@ -1,0 +1,208 @@
+"""What VAR costs: prefill, time per token and peak memory beside the model without a calibration.
+
+    python tests/bench/vlm_calibration.py [--model large|tiny-llava] [--repeats 7] [--tokens 24] [--threads 2] [--json]
+    python tests/bench/vlm_calibration.py --memory [--json]
+
+`large` is a random network of LLaVA's shape with the language model of a 0.5B one (24 layers, 896 wide, 14 heads, 2 of
+keys; vocabulary 32000) and 576 image tokens. A threshold makes about 3 of 100 tokens sinks in every layer and every
+row is changed, so that VAR does all that it can do; `tiny-llava` is the embedded model, its sinks made the same way.
+The arms take turns, each turn one prefill and one answer, and the medians over the turns are compared. Asked: at most
+1.15 of the time of none, for the prefill and for a token. Memory is the peak of a fresh process each, over one prefill
+of the large network; asked: VAR adds at most one layer's map (heads x tokens^2 x 4 bytes), and at most an eighth of
+what output_attentions adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+
+from attnkit.models.vlm.attention import Session, register
+from attnkit.models.vlm.families import FAMILIES
+from attnkit.models.vlm.opening import VisionLanguageModel
+from attnkit.models.vlm.prompt import Prompt, Tile, View
+from attnkit.models.vlm.sinks import SinkProfile
+from attnkit.tasks.vlm_ask.calibrations.base import Asked, make_calibrations
+
+IMAGE_ID = 7
+TEXT_TOKENS = 40
+# so that every head of every row behind the image is changed
+SETTINGS = {"var.mass": 0.0, "var.rho": 0.0}
+ARMS = ("none", "var")
+
+
+@dataclass
+class Bench:
+    vlm: VisionLanguageModel
+    prompt: Prompt
+    profile: SinkProfile
+
+
+def large() -> Bench:
+    from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    vision = CLIPVisionConfig(
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        image_size=336,
+        patch_size=14,
+    )
+    text = LlamaConfig(
+        vocab_size=32000, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+        num_key_value_heads=2, max_position_embeddings=4096,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
+    model: Any = AutoModelForImageTextToText.from_config(config, attn_implementation=register()).eval()
+    family = FAMILIES["llava"]
+    vlm = VisionLanguageModel(
+        model,
+        None,
+        family,
+        None,
+        "cpu",
+        "float32",
+        family.decoder_layers(model),  # type: ignore[arg-type]
+    )
+    draw = torch.Generator().manual_seed(1)
+    text_ids = torch.randint(10, 32000, (1, TEXT_TOKENS), generator=draw)
+    ids = torch.cat([text_ids[:, :6], torch.full((1, 576), IMAGE_ID), text_ids[:, 6:]], 1)
+    pixels = {"pixel_values": torch.randn(1, 3, 336, 336, generator=draw)}
+    view = View(336, 336, 336, 336, (Tile(24, 24, (0.0, 0.0, 336.0, 336.0)),))
+    prompt = Prompt(["random"], ids, torch.ones_like(ids), ids == IMAGE_ID, pixels, [(view,)])
+    return Bench(vlm, prompt, SinkProfile((0,), 2.2, 896, "random", "benchmark"))
+
+
+def embedded(name: str) -> Bench:
+    from PIL import Image
+
+    from attnkit.models import registry
+    from attnkit.tasks.vlm_ask.task import Request, prompt_of
+
+    vlm = registry.open_model(name, task="vlm-ask")
+    prompt = prompt_of(vlm, [Request((Image.new("RGB", (200, 160), (200, 60, 30)),), "What is in the picture?")])
+    # a threshold that some image tokens exceed in some dimension of every layer
+    return Bench(vlm, prompt, SinkProfile((0, 1), 1.8, vlm.hidden_size, name, "benchmark"))
+
+
+def run(bench: Bench, arm: str, tokens: int) -> tuple[float, float, int]:
+    """Seconds of the prefill, seconds per further token, and rows that were changed."""
+    from transformers import GenerationConfig
+
+    calibrations = make_calibrations(() if arm == "none" else (arm,), SETTINGS, bench.vlm, bench.profile)
+    asked = Asked(bench.vlm, (), bench.prompt)
+    seconds = []
+    with torch.inference_mode():
+        for count in (1, tokens):
+            config = GenerationConfig(
+                max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=2
+            )
+            started = time.perf_counter()
+            for calibration in calibrations:
+                calibration.prepare(asked)
+            with Session(bench.vlm.layers, bench.prompt.length, calibrations):
+                bench.vlm.model.generate(**bench.prompt.inputs(), generation_config=config)
+            seconds.append(time.perf_counter() - started)
+    changed = sum(int(one.changed.sum()) for one in calibrations)  # type: ignore[attr-defined]
+    return seconds[0], (seconds[1] - seconds[0]) / (tokens - 1), changed
+
+
+def measure(model: str, repeats: int, tokens: int) -> dict[str, Any]:
+    bench = large() if model == "large" else embedded(model)
+    found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
+    changed = 0
+    for turn in range(repeats + 1):
+        for arm in ARMS if turn % 2 else ARMS[::-1]:
+            prefill, token, rows = run(bench, arm, tokens)
+            changed = max(changed, rows)
+            # the first turn warms up
+            if turn:
+                found[arm].append((prefill, token))
+    if not changed:
+        raise SystemExit(f"{model}: VAR changed no row, so nothing was measured; lower the threshold")
+    result: dict[str, Any] = {"model": model, "prompt_tokens": bench.prompt.length, "rows_changed": changed}
+    for index, name in enumerate(("prefill", "token")):
+        medians = {arm: statistics.median(one[index] for one in found[arm]) for arm in ARMS}
+        ratios = [one[index] / other[index] for one, other in zip(found["var"], found["none"], strict=True)]
+        result[name] = {
+            **{f"{arm}_ms": round(1000 * value, 3) for arm, value in medians.items()},
+            "ratio": round(medians["var"] / medians["none"], 3),
+            "ratios": [round(one, 3) for one in sorted(ratios)],
+        }
+    return result
+
+
+def peak_child(arm: str) -> dict[str, Any]:
+    """Peak resident size of this process over one prefill, bytes, and what it was before."""
+    bench = large()
+    if arm == "output_attentions":
+        bench.vlm.model.set_attn_implementation("eager")
+    unit = 1 if sys.platform == "darwin" else 1024
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    with torch.inference_mode():
+        if arm == "output_attentions":
+            bench.vlm.model(**bench.prompt.inputs(), output_attentions=True, logits_to_keep=1)
+        else:
+            calibrations = make_calibrations(() if arm == "none" else (arm,), SETTINGS, bench.vlm, bench.profile)
+            for calibration in calibrations:
+                calibration.prepare(Asked(bench.vlm, (), bench.prompt))
+            with Session(bench.vlm.layers, bench.prompt.length, calibrations):
+                bench.vlm.model(**bench.prompt.inputs(), logits_to_keep=1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    one_map = bench.vlm.heads * bench.prompt.length**2 * 4
+    return {"loaded": loaded, "peak": peak, "one_map": one_map}
+
+
+def memory() -> dict[str, Any]:
+    peaks = {}
+    for arm in (*ARMS, "output_attentions"):
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", arm], check=True, capture_output=True, text=True
+        ).stdout
+        peaks[arm] = json.loads(done)
+    extra = {arm: peaks[arm]["peak"] - peaks["none"]["peak"] for arm in ("var", "output_attentions")}
+    return {
+        "one_map_mb": round(peaks["var"]["one_map"] / 1e6, 2),
+        **{f"{arm}_peak_mb": round(one["peak"] / 1e6, 1) for arm, one in peaks.items()},
+        **{f"{arm}_adds_mb": round(value / 1e6, 2) for arm, value in extra.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="large")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.child:
+        print(json.dumps(peak_child(given.child)))
+        return
+    result = memory() if given.memory else measure(given.model, given.repeats, given.tokens)
+    if given.json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()
