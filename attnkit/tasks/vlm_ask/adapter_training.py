@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attnkit.models import registry
 from attnkit.models.adapters.attach import Attachment, attach, settings_of
 from attnkit.models.adapters.files import base_identity, save_adapter
 from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
 from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.values import parse_settings
 
 from .adapter_examples import IGNORED, Batch, Batches, read_examples
 
@@ -50,6 +52,15 @@ class AdapterRecipe:
     weight_decay: float = 0.05
     held_out: float = 0.1
     max_pixels: int | None = None
+
+
+def recipe_of(kind: str, pairs: Sequence[str], **given: Any) -> AdapterRecipe:
+    """The recipe of a kind of adapter with the pairs of --set KIND.KEY=VALUE and other values that are not None."""
+    valid = {f"{kind}.{name}": value for name, value in asdict(settings_of(kind)).items()}
+    settings = {key.removeprefix(f"{kind}."): value for key, value in parse_settings(pairs, valid).items()}
+    settings_of(kind, settings)
+    known = {name: value for name, value in given.items() if value is not None}
+    return AdapterRecipe(kind=kind, settings=settings, **known)
 
 
 def answer_logits(vlm: VisionLanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -210,3 +221,23 @@ def train_adapter(
         attachment.detach()
     checkpoint.unlink(missing_ok=True)
     return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
+
+
+def train_on(
+    model: str,
+    data: Path,
+    out: Path,
+    recipe: AdapterRecipe,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """`train_adapter` for a model by its registry name, folder or hub id."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    vlm = registry.open_model(model, task="vlm-ask", device=device)
+    base = Path(model).resolve().name if Path(model).exists() else model
+    return train_adapter(vlm, data, out, recipe, base=base, resume=resume, overwrite=overwrite, say=say)
