@@ -29,7 +29,7 @@ def describe(model: str, *, offline: bool = False) -> dict[str, Any]:
         sha256=hash_weights(found.path),
         expected_sha256=found.entry.expected_sha256 if own else None,
         bytes=size_of(found.path),
-        parameters=count_numbers(found.path) if found.format == "safetensors" else None,
+        parameters=count_numbers(found.path) or found.entry.parameters,
         config=found.config,
         provenance=found.provenance,
         card=card_of(found.entry) if own else None,
@@ -42,7 +42,6 @@ def describe(model: str, *, offline: bool = False) -> dict[str, Any]:
 def describe_entry(entry: Entry) -> dict[str, Any]:
     """What the registry says of a model, without touching its weights beyond a header."""
     path = entry.weights_path if has_weights(entry) else None
-    stored = path is not None and path.is_file()
     return {
         "model": entry.name,
         "task": entry.task,
@@ -53,7 +52,7 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
         "source": entry.source,
         "location": entry.location,
         "path": None if path is None else os.fspath(path),
-        "parameters": count_numbers(path) if stored and path is not None else entry.parameters,
+        "parameters": (count_numbers(path) if path is not None else 0) or entry.parameters,
         "bytes": None if path is None else size_of(path),
         "expects": entry.expects,
         "flops": flops_of(entry, entry.config),
@@ -67,8 +66,10 @@ def has_weights(entry: Entry) -> bool:
 
 
 def count_numbers(path: Path) -> int:
-    """Numbers in a weight file, from its header."""
-    return sum(math.prod(one["shape"]) for name, one in read_header(path).items() if name != "__metadata__")
+    """Numbers in a weight file, or in all weight files of a folder, from their headers."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    headers = (read_header(file) for file in files)
+    return sum(math.prod(one["shape"]) for header in headers for name, one in header.items() if name != "__metadata__")
 
 
 def size_of(path: Path) -> int:

@@ -143,8 +143,9 @@ def register(
 
     The first line of the builder's docstring is the summary in listings. ``tiny`` overrides ``config`` for a model that
     tests build in no time. ``open`` turns a found weight set and a device into what the task uses; ``load`` makes a
-    model with the verbs of a folder and the entry's config; ``convert`` reads a published checkpoint; ``flops`` counts the operations for a config, rows and columns without building anything;
-    ``layouts`` are the ``model_type`` or ``_class_name`` of folders that belong here. A name taken is a ValueError.
+    model with the verbs of a folder and the entry's config; ``convert`` reads a published checkpoint; ``flops`` counts
+    the operations for a config, rows and columns without building anything; ``layouts`` are the ``model_type`` or
+    ``_class_name`` of folders that belong here. A name taken is a ValueError.
     """
     if name in _entries:
         raise ValueError(
@@ -288,7 +289,7 @@ def _resolve_file(path: Path, source: str) -> Resolved:
 
 
 def _resolve_folder(path: Path, source: str, own: Entry | None = None) -> Resolved:
-    """What a folder holds; `own` is the entry whose weights it is known to be, whatever other folders of its kind are."""
+    """What a folder holds; `own` is the entry whose weights it is known to be, else its kind tells."""
     single = sorted(path.glob("*.safetensors"))
     for file, key in (("model_index.json", "_class_name"), ("config.json", "model_type")):
         if not (path / file).is_file():

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attnkit.models import registry
-from attnkit.models.weights import hash_weights, read_description, read_weights, write_whole
+from attnkit.models.weights import hash_weights, write_whole
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from attnkit.models.registry import Entry, Resolved
+    from attnkit.models.verbs import Model
 
 SCHEMA = 1
 GOLDEN_ROWS, GOLDEN_COLUMNS = 48, 64
@@ -49,7 +50,7 @@ def verify(model: str, *, offline: bool = False) -> list[Check]:
         found = registry.resolve(model, offline=offline)
     except ItemError as error:
         return [*checks, Check(model, "file", "failed", str(error))]
-    if found.format == "folder":
+    if found.format == "folder" and found.entry.load is None:
         return [*checks, Check(model, "shapes", "skipped", f"a folder, opened by {found.entry.task}")]
     return [*checks, *_run_checks(model, found, _record_of(entry))]
 
@@ -83,7 +84,7 @@ def write_golden(name: str) -> Check:
             "rows": GOLDEN_ROWS,
             "columns": GOLDEN_COLUMNS,
             "tolerance": GOLDEN_TOLERANCE,
-            "outputs": {key: _digest(value) for key, value in sorted(_outputs(found).items())},
+            "outputs": {key: _digest(value) for key, value in sorted(_outputs(_load(found)).items())},
         },
     }
     write_whole(entry.record_path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
@@ -109,11 +110,11 @@ def _hash_check(entry: Entry) -> Check:
 
 def _run_checks(model: str, found: Resolved, record: Mapping[str, Any] | None) -> list[Check]:
     try:
-        outputs = _outputs(found)
+        loaded = _load(found)
+        outputs = _outputs(loaded)
     except AttnkitError as error:
         return [Check(model, "shapes", "failed", str(error))]
-    count = len(read_weights(found.path).arrays)
-    checks = [Check(model, "shapes", "ok", f"{count} arrays fit {read_description(found.path)['architecture']}")]
+    checks = [Check(model, "shapes", "ok", f"{len(loaded.arrays())} arrays fit {found.entry.name}")]
     if record is None:
         checks.append(Check(model, "golden", "skipped", "none recorded"))
     else:
@@ -121,8 +122,13 @@ def _run_checks(model: str, found: Resolved, record: Mapping[str, Any] | None) -
     return checks
 
 
-def _outputs(found: Resolved) -> dict[str, np.ndarray]:
-    loaded = registry.load(os.fspath(found.path))
+def _load(found: Resolved) -> Model:
+    if found.format == "folder" and found.entry.load is not None:
+        return found.entry.load(found.path, found.entry.config)
+    return registry.load(os.fspath(found.path))
+
+
+def _outputs(loaded: Model) -> dict[str, np.ndarray]:
     return loaded.run(loaded.example(GOLDEN_ROWS, GOLDEN_COLUMNS))
 
 

@@ -1,9 +1,22 @@
 """The embedded default of vlm-ask: a small LLaVA that answers questions about generated scenes of shapes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from attnkit.models.registry import register
+from attnkit.models.registry import Resolved, register
+
+
+def _open(resolved: Resolved, device: str) -> Any:
+    from attnkit.models.vlm.opening import open_vlm
+
+    return open_vlm(resolved.path, device=device, dtype=resolved.dtype)
+
+
+def _load(folder: Path, config: Mapping[str, Any]) -> Any:
+    from attnkit.models.vlm.network import VlmNetwork, llava_inputs
+
+    return VlmNetwork.open(folder, config, llava_inputs)
 
 
 @register(
@@ -44,10 +57,12 @@ from attnkit.models.registry import register
         "inner": 16,
         "vocabulary": 320,
     },
+    open=_open,
+    load=_load,
 )
 def tiny_llava(config: Mapping[str, Any]) -> Any:
     """Default of vlm-ask: a 2.6M LLaVA that answers questions about generated scenes of coloured shapes"""
-    from attnkit.models.vlm.network import VlmNetwork
+    from attnkit.models.vlm.network import VlmNetwork, llava_inputs
     from attnkit.models.vlm.tiny_llava import make_model
 
-    return VlmNetwork(make_model(config), config)
+    return VlmNetwork(make_model(config), config, llava_inputs)

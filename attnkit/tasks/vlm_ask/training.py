@@ -43,6 +43,8 @@ BACKGROUND_WEIGHT = 0.3
 class Recipe:
     """All that the result depends on besides the weights begun with.
 
+    sight       share of the training in which only what lies in each patch is learned: without the language model
+                a step costs a fifth, and what its questions ask about can be seen when they come
     batch       pictures a step
     length      tokens of a row: a picture's and those of about five questions
     easy_steps  steps whose scenes have clutter 0 and 1 only
@@ -53,11 +55,12 @@ class Recipe:
 
     seed: int = 0
     minutes: float = 50.0
-    steps: int = 6000
+    steps: int = 12000
     batch: int = 32
     length: int = 152
     rate: float = 1.5e-3
-    warm: int = 200
+    warm: int = 150
+    sight: float = 0.2
     easy_steps: int = 400
     patch_loss: float = 0.5
     average: float = 0.998
@@ -118,13 +121,15 @@ def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Ten
 
 
 def loss_of(model: Any, heads: PatchHeads, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """The loss of a batch and its two parts."""
+    """The loss of a batch and its two parts; a batch without questions has one."""
     tokens = image_tokens(model, batch.pixels)
+    patches = heads.loss(tokens, batch.patches)
+    if not batch.ids.numel():
+        return {"loss": patches, "patches": patches}
     logits, asked = answer_logits(model, batch, tokens)
     each = functional.cross_entropy(logits.float(), batch.wanted[asked], reduction="none")
     weights = batch.weights[asked]
     answers = (each * weights).sum() / weights.sum()
-    patches = heads.loss(tokens, batch.patches)
     return {"loss": answers + recipe.patch_loss * patches, "answers": answers, "patches": patches}
 
 
@@ -145,9 +150,7 @@ def validate(model: Any, tokenizer: Any, recipe: Recipe, device: str) -> dict[st
     for start in range(0, VALIDATION_SCENES, recipe.batch):
         indices = range(HELD_OUT + start, HELD_OUT + min(start + recipe.batch, VALIDATION_SCENES))
         examples = [make_example(index, side, grid, index % 2) for index in indices]
-        rows = [
-            draw_questions(one.scene, np.random.default_rng((0, 7, one.scene.seed))) for one in examples
-        ]
+        rows = [draw_questions(one.scene, np.random.default_rng((0, 7, one.scene.seed))) for one in examples]
         pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
         patches = torch.from_numpy(np.stack([one.patches for one in examples]))
         packed = packing.pack(rows, [False] * len(rows))
@@ -172,18 +175,24 @@ def _runs(flags: list[bool]) -> list[tuple[int, int]]:
 
 
 def steps(
-    model: Any, heads: PatchHeads, batches: SceneBatches, recipe: Recipe, state: dict[str, Any] | None, device: str,
-    *, compiled: bool = False,
+    model: Any,
+    heads: PatchHeads,
+    batches: SceneBatches,
+    recipe: Recipe,
+    state: dict[str, Any] | None,
+    device: str,
+    *,
+    compiled: bool = False,
 ) -> Iterator[tuple[int, dict[str, float], dict[str, Any]]]:
     """Train until steps or time are used up; yields (step, parts of the loss, state to go on from) after each step."""
     trained = nn.ModuleList([model, heads])
     optimiser = torch.optim.AdamW(trained.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.05)
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    first, spent = 0, 0.0
+    first, spent, asking = 0, 0.0, None
     if state is not None:
         trained.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        average, first, spent = state["average"], state["step"], state["minutes"]
+        average, first, spent, asking = state["average"], state["step"], state["minutes"], state["asking"]
     if recipe.precision != "float32":
         model.set_attn_implementation(WHOLE)
     if compiled:
@@ -196,10 +205,13 @@ def steps(
         progress = max(step / recipe.steps, minutes / recipe.minutes)
         if progress >= 1:
             return
+        # the language model begins as gently as the rest did
+        if asking is None and progress >= recipe.sight:
+            asking = step
         rate = recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / recipe.warm)
-        batch = batches[step].to(device)
+            group["lr"] = rate * min(1.0, (step + 1 - (asking or 0)) / recipe.warm)
+        batch = batches.make(step, questions=asking is not None).to(device)
         with precise(recipe, device):
             parts = loss_of(model, heads, batch, recipe)
         optimiser.zero_grad(set_to_none=True)
@@ -219,6 +231,7 @@ def steps(
                 "optimiser": optimiser.state_dict(),
                 "step": step + 1,
                 "minutes": float(minutes),
+                "asking": asking,
             },
         )
 

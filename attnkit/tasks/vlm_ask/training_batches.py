@@ -21,7 +21,7 @@ TURNS = {"existence": 1.6, "colour": 0.6, "shape": 0.6, "count": 1.2, "position"
 # rows that are a conversation; in the others every question stands by itself
 CONVERSATIONS = 0.25
 # a drawn picture is used in this many steps, so far apart
-USES, BETWEEN = 2, 40
+USES, BETWEEN = 4, 30
 IGNORED = -100
 
 
@@ -105,10 +105,15 @@ class Packing:
         packed = [self._pack_row(*row) for row in zip(rows, conversations, strict=True)]
         length = self.length
         batch = {
-            name: np.full((len(rows), length), fill, packed[0][name].dtype)
-            for name, fill in (("ids", self.tokenizer.pad_token_id), ("positions", 0), ("wanted", IGNORED),
-                               ("weights", 0), ("part", -1))
-        }  # fmt: skip
+            name: np.full((len(rows), length), fill, kind)
+            for name, fill, kind in (
+                ("ids", self.tokenizer.pad_token_id, np.int64),
+                ("positions", 0, np.int64),
+                ("wanted", IGNORED, np.int64),
+                ("weights", 0, np.float32),
+                ("part", -1, np.int64),
+            )
+        }
         for index, one in enumerate(packed):
             for name, values in one.items():
                 batch[name][index, : len(values)] = values
@@ -156,19 +161,25 @@ class SceneBatches:
         most = 2 if step < self.easy_steps else 4
         return [make_example(int(index), self.side, self.grid, int(draw.integers(most))) for index in indices]
 
-    def __getitem__(self, step: int) -> Batch:
+    def make(self, step: int, *, questions: bool = True) -> Batch:
+        """The batch of a step; without questions its pictures are mirrored now and then, and its rows are empty."""
         draw = np.random.default_rng((self.seed, 5, step))
         examples = [one for use in range(USES) for one in self.examples(max(0, step - BETWEEN * use))]
-        rows = [draw_questions(one.scene, draw) for one in examples]
-        packed = self.packing.pack(rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
         pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        contrast, brightness = (torch.from_numpy(part).float() for part in draw.uniform(-1, 1, (2, len(rows), 1, 1, 1)))
-        return Batch(
-            pixels=(pixels * (1 + 0.15 * contrast) + 0.1 * brightness).clamp(-1, 1),
-            patches=torch.from_numpy(np.stack([one.patches for one in examples])),
-            image_places=self.packing.image_places,
-            **packed,
+        patches = torch.from_numpy(np.stack([one.patches for one in examples]))
+        contrast, brightness = (
+            torch.from_numpy(part).float() for part in draw.uniform(-1, 1, (2, len(pixels), 1, 1, 1))
         )
+        pixels = (pixels * (1 + 0.15 * contrast) + 0.1 * brightness).clamp(-1, 1)
+        if questions:
+            rows = [draw_questions(one.scene, draw) for one in examples]
+            packed = self.packing.pack(rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
+        else:
+            packed = self.packing.pack([], [])
+            if draw.random() < 0.5:
+                pixels = pixels.flip(3)
+                patches = patches.unflatten(1, (self.grid, self.grid)).flip(2).flatten(1, 2)
+        return Batch(pixels=pixels, patches=patches, image_places=self.packing.image_places, **packed)
 
 
 def corpus(seed: int, scenes: int) -> list[str]:

@@ -1,1 +1,1 @@
-"""Generated scenes of coloured shapes: what is in them, how they look, and questions whose answers are known exactly."""
+"""Generated scenes of coloured shapes: what is in them, how they look, and questions with exactly known answers."""

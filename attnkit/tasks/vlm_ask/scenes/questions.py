@@ -85,7 +85,9 @@ def _existence(scene: Scene, draw: Draw) -> Question | None:
     if chosen is None:
         return None
     thing = f"anything {chosen}" if subject == "colour" else with_article(chosen)
-    return Question("existence", form, say("anything" if subject == "colour" else "existence", draw, thing=thing), answer)
+    return Question(
+        "existence", form, say("anything" if subject == "colour" else "existence", draw, thing=thing), answer
+    )
 
 
 def _unique(scene: Scene, attribute: Callable[[Thing], str]) -> list[Thing]:

@@ -137,7 +137,7 @@ def _resize(array: Array, side: int) -> Array:
 def _background(scene: Scene, draw: np.random.Generator) -> Array:
     """Colours [TEXTURE, TEXTURE, 3], muted, so that every thing stands out from them."""
     base, other = _muted(draw), _muted(draw)
-    rows, columns = np.mgrid[0:1:TEXTURE * 1j, 0:1:TEXTURE * 1j].astype(np.float32)
+    rows, columns = np.mgrid[0 : 1 : TEXTURE * 1j, 0 : 1 : TEXTURE * 1j].astype(np.float32)
     angle, strength = draw.uniform(0, 2 * np.pi), 0.25 + 0.25 * scene.clutter
     across = np.cos(angle) * rows + np.sin(angle) * columns
     if scene.background == "plain":

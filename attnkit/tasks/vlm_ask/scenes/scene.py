@@ -78,9 +78,7 @@ def make_scene(seed: int, clutter: int | None = None) -> Scene:
         size = "large" if draw.random() < (0.5 if tries < 12 else 0.0) else "small"
         radius = float(draw.uniform(*RADII[size]))
         row, column = (float(value) for value in draw.uniform(radius + GAP, 1 - radius - GAP, 2))
-        if all(
-            np.hypot(row - other.row, column - other.column) > radius + other.radius + GAP for other in things
-        ):
+        if all(np.hypot(row - other.row, column - other.column) > radius + other.radius + GAP for other in things):
             turn = float(draw.uniform(-10, 10))
             things.append(Thing(shape, colour, size, row, column, radius, turn))
         elif tries > 200:
