@@ -53,6 +53,12 @@ def token_divergence(divergence: Tensor, heads: int) -> Tensor:
     return divergence.topk(heads, -1).values.sum((0, 2))
 
 
+def late_layers(count: int) -> list[int]:
+    """The second layer and the last ones of a model with `count` layers: of 32, as in the paper, 1 and 18 to 31."""
+    late = range(count - max(1, round(LATE_SHARE * count)), count)
+    return sorted({min(1, count - 1), *late})
+
+
 class _Comparison(Rule):
     """Chooses heads layer by layer in one pass of seeing and blind rows, and reinforces them in both."""
 
@@ -98,8 +104,7 @@ class Vhr(Calibration):
         from attnkit.tasks.vlm_ask.task import logits_of
 
         vlm, settings, count = self.vlm, self.settings, len(self.vlm.layers)
-        late = range(count - max(1, round(LATE_SHARE * count)), count)
-        self.layers = self.layers_of(sorted({min(1, count - 1), *late}))
+        self.layers = self.layers_of(late_layers(count))
         self.pictured = asked.prompt.image_mask.any(1)
         self.chosen: dict[int, Tensor] = {}
         self.divergence: dict[int, Tensor] = {}
@@ -120,15 +125,12 @@ class Vhr(Calibration):
         return reinforced(outputs, rows_for(self.chosen[layer], len(outputs)), self.settings.factor)
 
     def report(self, row: int) -> dict[str, Any]:
-        report: dict[str, Any] = {
-            "factor": self.settings.factor,
-            "heads": {
-                layer: torch.nonzero(chosen[row]).flatten().tolist() for layer, chosen in sorted(self.chosen.items())
-            },
-        }
-        if self.divergence:
-            values = torch.stack([value[row] for _, value in sorted(self.divergence.items())])[:, None]
-            report["divergence_of_first_token"] = round(float(token_divergence(values, values.shape[-1])), 4)
+        report: dict[str, Any] = {"factor": self.settings.factor, "heads": {}}
         if not bool(self.pictured[row]):
             report["warning"] = f"{self.name} changed nothing: the question is about no picture"
+        elif self.chosen:
+            layers = sorted(self.chosen)
+            report["heads"] = {layer: torch.nonzero(self.chosen[layer][row]).flatten().tolist() for layer in layers}
+            values = torch.stack([self.divergence[layer][row] for layer in layers])[:, None]
+            report["divergence_of_first_token"] = round(float(token_divergence(values, values.shape[-1])), 4)
         return report
