@@ -71,7 +71,7 @@ def _squares(
     received = received[:, classes:]
     looked = rows[:, 1:] if classes else received
     return [
-        (_blocks(one, tile, block), _blocks(other, tile, block))
+        (block_means(one, tile, block), block_means(other, tile, block))
         for one, other, tile in zip(looked, received, tiles, strict=True)
     ]
 
@@ -83,7 +83,8 @@ def _block(config: Any) -> int:
     return getattr(config, "scale_factor", 1)
 
 
-def _blocks(scores: Tensor, tile: Tile, block: int) -> Tensor:
+def block_means(scores: Tensor, tile: Tile, block: int) -> Tensor:
+    """Means of the block x block patches that became each token of a tile, from scores of its patches row by row."""
     return scores.view(tile.rows, block, tile.columns, block).mean((1, 3)).flatten()
 
 
@@ -97,11 +98,11 @@ def _merged(
     scores = list(tokens.split([tile.tokens for tile in tiles]))
     if hasattr(config, "window_size"):
         window = config.window_size // config.spatial_merge_size // config.patch_size
-        scores = [_unwindowed(score, tile, window) for score, tile in zip(scores, tiles, strict=True)]
+        scores = [unwindowed(score, tile, window) for score, tile in zip(scores, tiles, strict=True)]
     return [(score, score) for score in scores]
 
 
-def _unwindowed(scores: Tensor, tile: Tile, window: int) -> Tensor:
+def unwindowed(scores: Tensor, tile: Tile, window: int) -> Tensor:
     """Scores in the order of the picture; they come window by window, row by row in each."""
     places = torch.arange(tile.tokens, device=scores.device).view(tile.rows, tile.columns)
     order = torch.cat(
