@@ -1,6 +1,6 @@
 """What the calibrations gain and lose: accuracy by kind of question for every arm, paired with the plain model.
 
-    python tests/bench/vlm_study.py [--model tiny-llava] [--scenes 60] [--tasks FILE.jsonl] [--arms none,placebo,var,...]
+    python tests/bench/vlm_study.py [--model tiny-llava] [--scenes 60] [--tasks FILE.jsonl] [--arms none,placebo,...]
                                     [--set var.tau=3] [--batch 8] [--json]
 
 Without --tasks the questions are those of generated held-out scenes, --scenes of each clutter; with it they come from

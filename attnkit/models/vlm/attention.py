@@ -67,7 +67,7 @@ class Rule:
         return None
 
     def weights(self, call: Call, weights: Tensor) -> Tensor | None:
-        """Weights [B, H, R, K] after the softmax, float32; None leaves them."""
+        """Weights [B, H, R, K] after the softmax, float32; they may be changed in place. None leaves them."""
         return None
 
     def heads(self, layer: int, start: int, outputs: Tensor) -> Tensor | None:
@@ -233,9 +233,8 @@ def masked_scores(
     """
     query = query[:, :, rows]
     batch, heads, count, size = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, size)
+    grouped = query.reshape(batch, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
     scores = (grouped @ key.mT).reshape(batch, heads, count, key.shape[2])
-    scores = scores * (size**-0.5 if scaling is None else scaling)
     if mask is None:
         if start is None or (count == 1 and start + 1 == key.shape[2]):
             return scores

@@ -11,22 +11,31 @@ from attnkit.models.vlm.attention import Call, rows_for
 from attnkit.models.vlm.sinks import sink_scores
 from attnkit.runtime.errors import UsageError
 
-from .base import Asked, Calibration
+from .base import Asked, Calibration, Tally
 from .settings import VarSettings
 
 # what the published code adds to every image token of the ratio's denominator
 CODE_EPSILON = 1e-6
 
 
+def columns_of(image: Tensor, sinks: Tensor) -> Tensor:
+    """Kinds of keys as columns to multiply a map with, [B, 1, K, 3]: sinks, other image tokens, visual sinks.
+
+    image, sinks : [B, K] bool. Where no image token is a sink all columns are 0, so that nothing is chosen.
+    """
+    kinds = torch.stack([sinks, image & ~sinks, image & sinks], -1)
+    return (kinds & (image & sinks).any(-1)[:, None, None]).float()[:, None]
+
+
 def head_choice(
-    weights: Tensor, image: Tensor, sinks: Tensor, *, mass: float, rho: float, compat: bool = False
+    weights: Tensor, columns: Tensor, *, mass: float, rho: float, compat: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which rows of which heads really look at the image, and where their attention is.
 
     Parameters
     ----------
     weights : [B, H, R, K] after the softmax
-    image, sinks : [B, K] bool
+    columns : [B, 1, K, 3] as `columns_of` gives them
     mass : least attention to the image
     rho : least share of it on tokens that are no sinks; with `compat` most share on sinks
 
@@ -38,38 +47,34 @@ def head_choice(
     -----
     VAR ("See What You Are Told", arXiv 2503.03321), image-centric head selection.
     """
-    kinds = torch.stack([sinks, image & ~sinks, image & sinks], -1).to(weights.dtype)
-    on_sinks, on_others, on_visual = (weights @ kinds[:, None]).unbind(-1)
+    on_sinks, on_others, on_visual = (weights @ columns).unbind(-1)
     whole = on_others + on_visual
+    # with nothing to hand it to, attention stays where it is
+    chosen = (whole >= mass) & (on_others > 0)
     if compat:
-        share = on_visual / (whole + CODE_EPSILON * image.sum(-1)[:, None, None])
-        chosen = (whole >= mass) & (share <= rho)
-    else:
-        chosen = (whole >= mass) & (on_others >= rho * whole)
-    # with nothing to hand it to, attention stays where it is; so does that of a layer without visual sinks
-    chosen &= (on_others > 0) & (image & sinks).any(-1)[:, None, None]
-    return chosen, on_sinks, on_others
+        tokens = columns[..., 1:].sum((-2, -1))[..., None]
+        return chosen & (on_visual / (whole + CODE_EPSILON * tokens) <= rho), on_sinks, on_others
+    return chosen & (on_others >= rho * whole), on_sinks, on_others
 
 
 def redistribute(
-    weights: Tensor, image: Tensor, sinks: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor, recycle: float
+    weights: Tensor, columns: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor, recycle: float
 ) -> Tensor:
     """Hand a share of the sinks' attention on to the other image tokens, in proportion to what they have.
 
     Parameters
     ----------
-    weights : [B, H, R, K]; chosen, on_sinks, on_others as `head_choice` gives them
+    weights : [B, H, R, K]; columns, chosen, on_sinks, on_others as above
     recycle : share that is taken from every sink, of text and image (the paper's p)
 
     Returns
     -------
-    [B, H, R, K]; rows keep their sum, rows that are not chosen their bits.
+    [B, H, R, K]; rows keep their sum, rows that are not chosen and keys of the text that are no sinks their bits.
     """
-    taken = torch.where(chosen, recycle, 0.0)
-    given = torch.where(chosen, recycle * on_sinks / on_others.clamp(min=torch.finfo(weights.dtype).tiny), 0.0)
-    change = torch.stack([-taken, given], -1)
-    kinds = torch.stack([sinks, image & ~sinks], -1).to(weights.dtype)
-    return weights * (1 + change @ kinds[:, None].mT)
+    taken = recycle * chosen
+    given = taken * on_sinks / on_others.clamp(min=torch.finfo(weights.dtype).tiny)
+    change = torch.stack([-taken, given], -1) @ columns[..., :2].mT
+    return torch.addcmul(weights, weights, change)
 
 
 class Var(Calibration):
@@ -97,9 +102,9 @@ class Var(Calibration):
         self.first = int(self.behind.int().argmax(1).min())
         self.sinks: dict[int, Tensor] = {}
         self.active: dict[int, bool] = {}
-        self.largest = torch.zeros(len(prompt.input_ids))
-        self.moved = torch.zeros(len(prompt.input_ids))
-        self.changed = torch.zeros(len(prompt.input_ids))
+        self.largest = torch.zeros(len(prompt.input_ids), device=prompt.input_ids.device)
+        self._columns: dict[tuple[int, int], Tensor] = {}
+        self._booked: list[tuple[int, Tensor, Tensor]] = []
         return asked
 
     def _sink_rule(self) -> tuple[list[int], float]:
@@ -134,69 +139,79 @@ class Var(Calibration):
         found = scores > self.tau
         self.sinks[layer] = found if known is None else torch.cat([known, found], 1)
         self.active[layer] = bool((self.sinks[layer] & self.image[:, : self.sinks[layer].shape[1]]).any())
-        self.largest = torch.maximum(self.largest, scores.amax(1).float().cpu())
+        self.largest = torch.maximum(self.largest, scores.amax(1))
+
+    @property
+    def recycle(self) -> float:
+        """Share of the sinks' attention that is taken."""
+        return 1 - self.settings.recycle if self.settings.compat else self.settings.recycle
 
     def rows(self, layer: int, start: int, stop: int, prompt: int) -> tuple[int, int] | None:
-        if not self.active.get(layer) or stop <= self.first:
+        if not self.active.get(layer) or stop <= self.first or not self.recycle or self.settings.mass > 1:
             return None
         return max(start, self.first), stop
 
     def weights(self, call: Call, weights: Tensor) -> Tensor | None:
-        if not self.active.get(call.layer):
+        if self.rows(call.layer, call.start, call.start + call.rows, call.prompt) is None:
             return None
-        batch, keys = len(weights), call.keys
-        image = _widened(rows_for(self.image, batch), keys)
-        sinks = _widened(rows_for(self.sinks[call.layer], batch), keys)
-        mass, rho = self.settings.mass, self.settings.rho
+        columns = self._columns_for(call.layer, len(weights))
+        # generated tokens are neither image nor sinks
+        part = weights[..., : columns.shape[2]]
+        settings = self.settings
         chosen, on_sinks, on_others = head_choice(
-            weights, image, sinks, mass=mass, rho=rho, compat=self.settings.compat
+            part, columns, mass=settings.mass, rho=settings.rho, compat=settings.compat
         )
-        chosen &= self._touched(call, batch)[:, None]
-        if not bool(chosen.any()):
-            return None
-        return self.change(call, weights, image, sinks, chosen, on_sinks, on_others)
+        if call.prefill:
+            chosen = chosen & self._touched(call, len(weights))[:, None]
+        part.copy_(self.change(call, part, columns, chosen, on_sinks, on_others))
+        return weights
 
     def change(
-        self,
-        call: Call,
-        weights: Tensor,
-        image: Tensor,
-        sinks: Tensor,
-        chosen: Tensor,
-        on_sinks: Tensor,
-        on_others: Tensor,
+        self, call: Call, weights: Tensor, columns: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
     ) -> Tensor:
         """The rows after redistribution, booked for the record."""
-        recycle = 1 - self.settings.recycle if self.settings.compat else self.settings.recycle
-        self.book(chosen, recycle * torch.where(chosen, on_sinks, 0.0))
-        return redistribute(weights, image, sinks, chosen, on_sinks, on_others, recycle)
+        self.book(call, chosen, self.recycle * chosen * on_sinks)
+        return redistribute(weights, columns, chosen, on_sinks, on_others, self.recycle)
 
-    def book(self, chosen: Tensor, moved: Tensor) -> None:
-        """Count rows that were changed and the attention that was moved in them, [B, H, R] each."""
-        prompts = len(self.image)
-        self.changed += chosen.sum((1, 2)).view(prompts, -1).sum(1).cpu()
-        self.moved += moved.sum((1, 2)).view(prompts, -1).sum(1).cpu()
+    def book(self, call: Call, chosen: Tensor, moved: Tensor) -> None:
+        """Keep which rows were changed and the attention that was moved in them, [B, H, R] each."""
+        self._booked.append((call.start, chosen, moved))
+
+    def _columns_for(self, layer: int, batch: int) -> Tensor:
+        """Columns of a layer for a batch of beams, made once."""
+        if (layer, batch) not in self._columns:
+            sinks = self.sinks[layer]
+            columns = columns_of(self.image[:, : sinks.shape[1]], sinks)
+            self._columns[layer, batch] = rows_for(columns, batch)
+        return self._columns[layer, batch]
 
     def _touched(self, call: Call, batch: int) -> Tensor:
         """[B, R] bool: rows behind the image."""
         behind = rows_for(self.behind, batch)
         rows = behind[:, call.start : call.start + call.rows]
-        generated = call.rows - rows.shape[1]
-        return torch.nn.functional.pad(rows, (0, generated), value=True) if generated else rows
+        return torch.nn.functional.pad(rows, (0, call.rows - rows.shape[1]), value=True)
+
+    def _tallies(self) -> tuple[Tally, Tally]:
+        changed, moved = (Tally(len(self.image), self.image.shape[1]) for _ in range(2))
+        for start, chosen, amount in self._booked:
+            changed.add(start, chosen.sum(1))
+            moved.add(start, amount.sum(1))
+        return changed, moved
 
     def report(self, row: int) -> dict[str, Any]:
         # positions are told as in the prompt without padding, image tokens counted from the first one of them
         padding, order = int(self.padded[row].sum()), self.image[row].cumsum(0) - 1
         places = {layer: torch.nonzero(sinks[row]).flatten() for layer, sinks in sorted(self.sinks.items())}
         visual = {layer: order[found[self.image[row, found]]].tolist() for layer, found in places.items()}
+        changed, moved = self._tallies()
         report: dict[str, Any] = {
             "dims": self.dims,
             "tau": self.tau,
             "largest_score": round(float(self.largest[row]), 4),
             "sinks": {layer: (found - padding).tolist() for layer, found in places.items() if len(found)},
             "visual_sinks": {layer: found for layer, found in visual.items() if found},
-            "rows_changed": int(self.changed[row]),
-            "attention_moved": round(float(self.moved[row]), 6),
+            "rows_changed": int(self.total(changed, row)),
+            "attention_moved": round(self.total(moved, row), 6),
         }
         if not report["visual_sinks"]:
             why = (
@@ -207,10 +222,3 @@ class Var(Calibration):
                 "attnkit models sinks MODEL finds its sinks"
             )
         return report
-
-
-def _widened(mask: Tensor, keys: int) -> Tensor:
-    """A mask of the prompt as one of all keys: generated tokens are neither image nor sinks."""
-    if mask.shape[1] >= keys:
-        return mask[:, :keys]
-    return torch.nn.functional.pad(mask, (0, keys - mask.shape[1]))
