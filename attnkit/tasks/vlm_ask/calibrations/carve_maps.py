@@ -19,6 +19,8 @@ Steps = Literal["first", "last", "all"]
 HUES = 180
 # scores that differ by less than this share of the largest are alike: lambda and float32 move them so far
 FLAT = 1e-4
+# pixels on either side of a peak are alike but for rounding: this share of the range below the threshold counts too
+TIE = 1e-9
 # a long thin part, enlarged until both sides are as long as the picture's, would have any number of pixels
 LARGEST_GROWTH = 4.0
 # of Canny's edges
@@ -97,7 +99,8 @@ def strongest_part(scores: Numbers, keep: float, regions: int) -> Part | None:
     known = scores[np.isfinite(scores)]
     if known.size == 0 or known.max() - known.min() <= FLAT * abs(known.max()):
         return None
-    above = np.nan_to_num(scores, nan=-np.inf) >= np.percentile(known, 100 * (1 - keep))
+    least = np.percentile(known, 100 * (1 - keep)) - TIE * (known.max() - known.min())
+    above = np.nan_to_num(scores, nan=-np.inf) >= least
     labels, count = label(above)
     weights = sums_of(np.nan_to_num(scores), labels, np.arange(1, count + 1))
     best = np.argsort(-np.asarray(weights), kind="stable")[:regions] + 1
