@@ -19,7 +19,7 @@ from attnkit.tasks.vlm_ask.calibrations.settings import (
     settings_for,
     valid_settings,
 )
-from attnkit.tasks.vlm_ask.calibrations.var import columns_of, head_choice, redistribute
+from attnkit.tasks.vlm_ask.calibrations.var import Redistribution
 from attnkit.tasks.vlm_ask.task import Answer, Decoding, Request, ask, equals_plain, prompt_of
 
 QUESTIONS = ("what is in the picture ?", "how many red circle star blue in the picture ?")
@@ -33,8 +33,8 @@ def mask(length: int, *places: int) -> Tensor:
 
 
 def move(weights: Tensor, image: Tensor, sinks: Tensor, *, rho: float, recycle: float, mass: float = 0.2) -> Tensor:
-    columns = columns_of(image, sinks)
-    return redistribute(weights, columns, *head_choice(weights, columns, mass=mass, rho=rho), recycle)
+    rule = Redistribution.of(image, sinks, mass=mass, rho=rho, recycle=recycle)
+    return rule.apply_(weights.clone(), *rule.choose(weights))
 
 
 def planted(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,9 +73,9 @@ def test_hand_case_of_one_row() -> None:
 
 def test_planted_sinks_against_a_twin_of_the_published_rule() -> None:
     weights, image, sinks = planted()
-    columns = columns_of(image, sinks)
-    chosen, on_sinks, on_others = head_choice(weights, columns, mass=0.2, rho=0.5, compat=True)
-    moved = redistribute(weights, columns, chosen, on_sinks, on_others, 0.4)
+    rule = Redistribution.of(image, sinks, mass=0.2, rho=0.5, recycle=0.4, compat=True)
+    chosen, on_sinks, on_others = rule.choose(weights)
+    moved = rule.apply_(weights.clone(), chosen, on_sinks, on_others)
     wanted = by_rows(weights, image, sinks, kept=0.6, rho=0.5, mass=0.2)
     torch.testing.assert_close(moved.double(), wanted, rtol=0, atol=1e-6)
     changed = (wanted != weights.double()).any(-1)
@@ -116,7 +116,7 @@ def test_settings_under_which_nothing_may_change(
 def test_recycling_all_leaves_nothing_on_sinks() -> None:
     weights, image, sinks = planted(3)
     moved = move(weights, image, sinks, rho=0.0, recycle=1.0, mass=0.0)
-    chosen = head_choice(weights, columns_of(image, sinks), mass=0.0, rho=0.0)[0]
+    chosen = Redistribution.of(image, sinks, mass=0.0, rho=0.0, recycle=1.0).choose(weights)[0]
     assert (moved[chosen][:, sinks[0]] == 0).all()
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attnkit.models.vlm.attention import Call
 
-from .var import Var
+from .var import Redistribution, Var
 
 
 class Placebo(Var):
@@ -19,22 +19,22 @@ class Placebo(Var):
 
     name = "placebo"
 
-    def change(
-        self, call: Call, weights: Tensor, columns: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
-    ) -> Tensor:
+    def change_(
+        self, call: Call, weights: Tensor, rule: Redistribution, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
+    ) -> None:
         draw = torch.Generator().manual_seed(hash((self.seed, call.layer, call.start)) % 2**63)
         order = torch.rand(chosen.shape, generator=draw).argsort(1).to(chosen.device)
         wanted = (self.recycle * chosen * on_sinks).gather(1, order)
-        sinks, others = columns[:, 0, :, 0].bool(), columns[:, 0, :, 1].bool()
+        sinks, others = rule.read[:, 0, :, 0].bool(), rule.read[:, 0, :, 1].bool()
         tokens = self._tokens(call, sinks)
         kinds = torch.stack([tokens, others & ~tokens], -1).to(weights.dtype)[:, None]
         available, receivers = (weights @ kinds).unbind(-1)
         heads = chosen.gather(1, order) & (available > 0) & (receivers > 0)
         moved = heads * torch.minimum(wanted, available)
-        self.book(call, heads, moved)
+        self.booked.append((call.start, heads, 1.0, moved))
         tiny = torch.finfo(weights.dtype).tiny
         change = torch.stack([-moved / available.clamp(min=tiny), moved / receivers.clamp(min=tiny)], -1)
-        return torch.addcmul(weights, weights, change @ kinds.mT)
+        weights.addcmul_(weights, change @ kinds.mT)
 
     def _tokens(self, call: Call, sinks: Tensor) -> Tensor:
         """[B, K] bool: as many tokens of the prompt as there are sinks, drawn among the others."""

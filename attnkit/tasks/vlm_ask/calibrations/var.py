@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,63 +20,65 @@ from .settings import VarSettings
 CODE_EPSILON = 1e-6
 
 
-def columns_of(image: Tensor, sinks: Tensor) -> Tensor:
-    """Kinds of keys as columns to multiply a map with, [B, 1, K, 3]: sinks, other image tokens, visual sinks.
+@dataclass(frozen=True)
+class Redistribution:
+    """Attention of sinks handed to the other image tokens, in rows that really look at the image.
 
-    image, sinks : [B, K] bool. Where no image token is a sink all columns are 0, so that nothing is chosen.
-    """
-    kinds = torch.stack([sinks, image & ~sinks, image & sinks], -1)
-    return (kinds & (image & sinks).any(-1)[:, None, None]).float()[:, None]
+    It is made once for the prompts of a batch and used in every step, so what can be multiplied out beforehand is.
 
-
-def head_choice(
-    weights: Tensor, columns: Tensor, *, mass: float, rho: float, compat: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows of which heads really look at the image, and where their attention is.
-
-    Parameters
-    ----------
-    weights : [B, H, R, K] after the softmax
-    columns : [B, 1, K, 3] as `columns_of` gives them
-    mass : least attention to the image
-    rho : least share of it on tokens that are no sinks; with `compat` most share on sinks
-
-    Returns
-    -------
-    chosen [B, H, R] bool; attention of all sinks, and of image tokens that are no sinks, [B, H, R].
+    read      [B, 1, K, 4]: what a map is multiplied with to have, for each row, its attention to all sinks, to image
+              tokens that are no sinks, to the image, and how far it is above the bound of rho
+    spread    [B, 1, 2, K]: what each key loses (sinks) and gains (other image tokens)
+    mass      least attention of a row to the image
+    floor     [B, 1, 1] or a number, least of the last column of `read`
+    guarded   rows without attention on image tokens that are no sinks have to be looked for
 
     Notes
     -----
-    VAR ("See What You Are Told", arXiv 2503.03321), image-centric head selection.
+    VAR ("See What You Are Told: Visual Attention Sink in Large Multimodal Models", arXiv 2503.03321), image-centric
+    head selection and redistribution. Prompts without a visual sink have columns of 0, and nothing of them is chosen.
     """
-    on_sinks, on_others, on_visual = (weights @ columns).unbind(-1)
-    whole = on_others + on_visual
-    # with nothing to hand it to, attention stays where it is
-    chosen = (whole >= mass) & (on_others > 0)
-    if compat:
-        tokens = columns[..., 1:].sum((-2, -1))[..., None]
-        return chosen & (on_visual / (whole + CODE_EPSILON * tokens) <= rho), on_sinks, on_others
-    return chosen & (on_others >= rho * whole), on_sinks, on_others
 
+    read: Tensor
+    spread: Tensor
+    mass: float
+    floor: Tensor | float
+    guarded: bool
 
-def redistribute(
-    weights: Tensor, columns: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor, recycle: float
-) -> Tensor:
-    """Hand a share of the sinks' attention on to the other image tokens, in proportion to what they have.
+    @classmethod
+    def of(
+        cls, image: Tensor, sinks: Tensor, *, mass: float, rho: float, recycle: float, compat: bool = False
+    ) -> Redistribution:
+        """The rule for image tokens and sinks, [B, K] bool each.
 
-    Parameters
-    ----------
-    weights : [B, H, R, K]; columns, chosen, on_sinks, on_others as above
-    recycle : share that is taken from every sink, of text and image (the paper's p)
+        mass     least attention to the image
+        rho      least share of it on tokens that are no sinks; with `compat` most share on sinks
+        recycle  share that is taken from every sink, of text and image (the paper's p)
+        """
+        visual = image & sinks
+        kinds = torch.stack([sinks, image & ~sinks, image, visual], -1) & visual.any(-1)[:, None, None]
+        on_sinks, on_others, whole, on_visual = kinds.float().unbind(-1)
+        margin = rho * whole - on_visual if compat else on_others - rho * whole
+        floor = -rho * CODE_EPSILON * whole.sum(-1)[:, None, None] if compat else 0.0
+        return cls(
+            torch.stack([on_sinks, on_others, whole, margin], -1)[:, None],
+            recycle * torch.stack([-on_sinks, on_others], 1)[:, None],
+            mass,
+            floor,
+            guarded=compat or not (mass and rho),
+        )
 
-    Returns
-    -------
-    [B, H, R, K]; rows keep their sum, rows that are not chosen and keys of the text that are no sinks their bits.
-    """
-    taken = recycle * chosen
-    given = taken * on_sinks / on_others.clamp(min=torch.finfo(weights.dtype).tiny)
-    change = torch.stack([-taken, given], -1) @ columns[..., :2].mT
-    return torch.addcmul(weights, weights, change)
+    def choose(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of maps [B, H, R, K] that are changed, bool, and their attention to sinks and to others, [B, H, R]."""
+        on_sinks, on_others, whole, margin = (weights @ self.read).unbind(-1)
+        chosen = (whole >= self.mass) & (margin >= self.floor)
+        # with nothing to hand it to, attention stays where it is
+        return chosen & (on_others > 0) if self.guarded else chosen, on_sinks, on_others
+
+    def apply_(self, weights: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor) -> Tensor:
+        """Change maps [B, H, R, K] in place: rows keep their sum, all but sinks and image tokens their bits."""
+        given = torch.where(chosen, on_sinks / on_others, 0.0)
+        return weights.addcmul_(weights, torch.stack([chosen.to(given.dtype), given], -1) @ self.spread)
 
 
 class Var(Calibration):
@@ -98,13 +102,15 @@ class Var(Calibration):
         self.image = prompt.image_mask
         self.behind = prompt.after_images()
         self.padded = ~prompt.attention_mask.bool()
+        self.any_padded = bool(self.padded.any())
         # rows behind the image begin at another place in each prompt; the earliest says what to look at
         self.first = int(self.behind.int().argmax(1).min())
         self.sinks: dict[int, Tensor] = {}
         self.active: dict[int, bool] = {}
-        self.largest = torch.zeros(len(prompt.input_ids), device=prompt.input_ids.device)
-        self._columns: dict[tuple[int, int], Tensor] = {}
-        self._booked: list[tuple[int, Tensor, Tensor]] = []
+        self.sink_scores: dict[int, list[Tensor]] = {}
+        self._rules: dict[tuple[int, int], Redistribution] = {}
+        # first position, rows changed, and the attention moved in them as a share of an amount
+        self.booked: list[tuple[int, Tensor, float, Tensor]] = []
         return asked
 
     def _sink_rule(self) -> tuple[list[int], float]:
@@ -127,19 +133,16 @@ class Var(Calibration):
     def observe(self, layer: int, start: int, hidden: Tensor) -> None:
         if layer not in self.layers or not self.dims:
             return
-        scores = sink_scores(hidden, self.dims)
-        # only the prompt is looked at: keys are cached, and what a token was then is what it stays
-        scores = scores[:, : self.image.shape[1] - start].masked_fill(
-            rows_for(self.padded, len(hidden))[:, start : start + scores.shape[1]], 0
-        )
-        if len(scores) != len(self.image):
-            # beams of one prompt are alike while the prompt is read
-            scores = scores[:: len(scores) // len(self.image)]
-        known = self.sinks.get(layer)
-        found = scores > self.tau
-        self.sinks[layer] = found if known is None else torch.cat([known, found], 1)
-        self.active[layer] = bool((self.sinks[layer] & self.image[:, : self.sinks[layer].shape[1]]).any())
-        self.largest = torch.maximum(self.largest, scores.amax(1))
+        # beams of one prompt are alike while the prompt is read; only the prompt is looked at: keys are cached, and
+        # what a token was then is what it stays
+        stride = len(hidden) // len(self.image)
+        scores = sink_scores(hidden[::stride, : self.image.shape[1] - start], self.dims)
+        if self.any_padded:
+            scores = scores.masked_fill(self.padded[:, start : start + scores.shape[1]], 0)
+        self.sink_scores.setdefault(layer, []).append(scores)
+        known, found = self.sinks.get(layer), scores > self.tau
+        sinks = self.sinks[layer] = found if known is None else torch.cat([known, found], 1)
+        self.active[layer] = bool((sinks & self.image[:, : sinks.shape[1]]).any())
 
     @property
     def recycle(self) -> float:
@@ -154,36 +157,31 @@ class Var(Calibration):
     def weights(self, call: Call, weights: Tensor) -> Tensor | None:
         if self.rows(call.layer, call.start, call.start + call.rows, call.prompt) is None:
             return None
-        columns = self._columns_for(call.layer, len(weights))
+        rule = self._rule_for(call.layer, len(weights))
         # generated tokens are neither image nor sinks
-        part = weights[..., : columns.shape[2]]
-        settings = self.settings
-        chosen, on_sinks, on_others = head_choice(
-            part, columns, mass=settings.mass, rho=settings.rho, compat=settings.compat
-        )
+        part = weights[..., : rule.read.shape[2]]
+        chosen, on_sinks, on_others = rule.choose(part)
         if call.prefill:
             chosen = chosen & self._touched(call, len(weights))[:, None]
-        part.copy_(self.change(call, part, columns, chosen, on_sinks, on_others))
+        self.change_(call, part, rule, chosen, on_sinks, on_others)
         return weights
 
-    def change(
-        self, call: Call, weights: Tensor, columns: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
-    ) -> Tensor:
-        """The rows after redistribution, booked for the record."""
-        self.book(call, chosen, self.recycle * chosen * on_sinks)
-        return redistribute(weights, columns, chosen, on_sinks, on_others, self.recycle)
+    def change_(
+        self, call: Call, weights: Tensor, rule: Redistribution, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
+    ) -> None:
+        """Change rows in place, and book them for the record."""
+        self.booked.append((call.start, chosen, self.recycle, on_sinks))
+        rule.apply_(weights, chosen, on_sinks, on_others)
 
-    def book(self, call: Call, chosen: Tensor, moved: Tensor) -> None:
-        """Keep which rows were changed and the attention that was moved in them, [B, H, R] each."""
-        self._booked.append((call.start, chosen, moved))
-
-    def _columns_for(self, layer: int, batch: int) -> Tensor:
-        """Columns of a layer for a batch of beams, made once."""
-        if (layer, batch) not in self._columns:
-            sinks = self.sinks[layer]
-            columns = columns_of(self.image[:, : sinks.shape[1]], sinks)
-            self._columns[layer, batch] = rows_for(columns, batch)
-        return self._columns[layer, batch]
+    def _rule_for(self, layer: int, batch: int) -> Redistribution:
+        """The rule of a layer for a batch of beams, made once."""
+        if (layer, batch) not in self._rules:
+            settings, sinks = self.settings, rows_for(self.sinks[layer], batch)
+            image = rows_for(self.image[:, : sinks.shape[1]], batch)
+            self._rules[layer, batch] = Redistribution.of(
+                image, sinks, mass=settings.mass, rho=settings.rho, recycle=self.recycle, compat=settings.compat
+            )
+        return self._rules[layer, batch]
 
     def _touched(self, call: Call, batch: int) -> Tensor:
         """[B, R] bool: rows behind the image."""
@@ -191,11 +189,15 @@ class Var(Calibration):
         rows = behind[:, call.start : call.start + call.rows]
         return torch.nn.functional.pad(rows, (0, call.rows - rows.shape[1]), value=True)
 
+    def _all_scores(self) -> Iterator[Tensor]:
+        for parts in self.sink_scores.values():
+            yield from parts
+
     def _tallies(self) -> tuple[Tally, Tally]:
         changed, moved = (Tally(len(self.image), self.image.shape[1]) for _ in range(2))
-        for start, chosen, amount in self._booked:
+        for start, chosen, share, available in self.booked:
             changed.add(start, chosen.sum(1))
-            moved.add(start, amount.sum(1))
+            moved.add(start, (share * chosen * available).sum(1))
         return changed, moved
 
     def report(self, row: int) -> dict[str, Any]:
@@ -207,7 +209,7 @@ class Var(Calibration):
         report: dict[str, Any] = {
             "dims": self.dims,
             "tau": self.tau,
-            "largest_score": round(float(self.largest[row]), 4),
+            "largest_score": round(max((float(one[row].max()) for one in self._all_scores()), default=0.0), 4),
             "sinks": {layer: (found - padding).tolist() for layer, found in places.items() if len(found)},
             "visual_sinks": {layer: found for layer, found in visual.items() if found},
             "rows_changed": int(self.total(changed, row)),
