@@ -12,7 +12,7 @@ import torch
 
 from attnkit.models.adapters.attach import KINDS, Attachment, attach, settings_of
 from attnkit.models.weights import existing_file, read_description, read_weights, write_weights
-from attnkit.runtime.errors import UsageError
+from attnkit.runtime.errors import ItemError, UsageError
 
 # enough of a tensor to tell two trainings apart, few enough for a model of many billions
 SAMPLES = 64
@@ -60,14 +60,18 @@ def load_adapter(path: Path, model: Any) -> Attachment:
     kind, config = description["architecture"], description["config"]
     if kind not in KINDS:
         raise UsageError(f"--adapter: {path} holds weights of {kind!r}, expected an adapter ({', '.join(KINDS)})")
+    try:
+        name, wanted, settings, layers = (config[key] for key in ("base", "base_identity", "settings", "layers"))
+    except KeyError as error:
+        raise ItemError(f"{path}: its description lacks {error}; train it again") from error
     own = base_identity(model)
-    if not any(config["base_identity"].get(dtype) == digest for dtype, digest in own.items()):
+    if not any(wanted.get(dtype) == digest for dtype, digest in own.items()):
         raise UsageError(
-            f"--adapter: {path} was trained on {config['base']} ({config['base_identity']['bfloat16'][:12]}), got a "
-            f"model with other weights ({own['bfloat16'][:12]}); give --model the one that it was trained on"
+            f"--adapter: {path} was trained on {name} ({wanted.get('bfloat16', '')[:12]}), got a model with other "
+            f"weights ({own['bfloat16'][:12]}); give --model the one that it was trained on"
         )
     weights = read_weights(path)
-    attachment = attach(model, kind, settings_of(kind, config["settings"]), layers=config["layers"])
+    attachment = attach(model, kind, settings_of(kind, settings), layers=layers)
     try:
         attachment.load_arrays(weights.arrays)
     except BaseException:

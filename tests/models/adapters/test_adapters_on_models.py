@@ -21,7 +21,7 @@ from attnkit.models.adapters.p_laplacian import PAdapterSettings, propagate
 from attnkit.models.vlm.processing import conversation
 from attnkit.models.vlm.prompt import Prompt
 from attnkit.models.weights import read_description
-from attnkit.runtime.errors import UsageError
+from attnkit.runtime.errors import ItemError, UsageError
 
 STRONG = {
     "p-adapter": PAdapterSettings(image_tokens=5, zero_start=False),
@@ -317,6 +317,9 @@ def test_another_model_or_another_shape_is_refused_and_leaves_the_model(tmp_path
         assert torch.equal(model(**prompt.inputs()).logits, before) and not hasattr(model, "attnkit_adapter")
         model.lm_head.weight.mul_(1.01)
     with pytest.raises(UsageError, match=r"was trained on tiny .* got a model with other weights"):
+        load_adapter(path, model)
+    _rewrite(path, lambda document: document["config"].pop("layers"))
+    with pytest.raises(ItemError, match="its description lacks 'layers'"):
         load_adapter(path, model)
     _rewrite(path, lambda document: document.update(architecture="hsie"))
     with pytest.raises(UsageError, match="holds weights of 'hsie', expected an adapter"):
