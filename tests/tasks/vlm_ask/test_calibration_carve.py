@@ -191,7 +191,8 @@ def test_batch_gives_the_answers_of_each_alone(name: str) -> None:
         for part, view in zip(report["pictures"], views, strict=True):
             left, top, right, bottom = part["box"]
             assert 0 <= left < right <= part["size"][0] and 0 <= top < bottom <= part["size"][1]
-            assert 0 < part["kept_share"] <= 0.25
+            # what lies beyond the middle of an outer cell is even, and kept as a whole
+            assert 0 < part["kept_share"] <= 0.3
             assert 0 < part["entropy"] <= math.log(view.tokens)
     assert "the question is about no picture" in found[2].reports["carve"]["warning"]
 
