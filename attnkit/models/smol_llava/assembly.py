@@ -24,15 +24,10 @@ TRAINED = EMBEDDED_FOLDER / f"{NAME}.safetensors"
 LAYOUT = 1
 
 
-def lacking() -> str | None:
-    """What the packages of the extra lack, with the line that installs it; None where the folder can be made."""
-    return parts.lacking()
-
-
 def folder(trained: Path = TRAINED) -> Path | None:
     """The folder of just these inputs, or None where it has not been made or no cache folder is known."""
     root = _cache()
-    found = None if root is None else root / _name(trained)
+    found = root / _name(trained) if root is not None and trained.is_file() else None
     return found if found is not None and (found / "config.json").is_file() else None
 
 
@@ -47,6 +42,8 @@ def assemble(trained: Path = TRAINED) -> Path:
     if made is not None:
         return made
     files = parts.find_parts()
+    if not trained.is_file():
+        raise ItemError(f"model {NAME!r}: {trained} is missing; reinstall attnkit")
     root = _cache()
     if root is None:
         raise ItemError(f"model {NAME!r}: no cache folder, since there is no home; set XDG_CACHE_HOME")
@@ -91,11 +88,12 @@ def write_folder(target: Path, vision: Path, language: Path, trained: Path) -> N
 def build_model(vision: Path, reader: Any, trained: Path, *, image_token: int) -> LlavaForConditionalGeneration:
     """The model in memory, float32, on the CPU; the picture's token has an embedding of zeros behind the others."""
     import torch
-    from transformers import Dinov2Config, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
 
     from attnkit.models.smol_llava.language import read_config, read_language
+    from attnkit.models.smol_llava.model import make_config
     from attnkit.models.smol_llava.projector import merge, projector_state
-    from attnkit.models.smol_llava.vision import CONFIG, PATCH, PICTURE, read_vision
+    from attnkit.models.smol_llava.vision import CONFIG, read_vision
     from attnkit.models.weights import read_weights
 
     weights = read_weights(trained)
@@ -103,24 +101,13 @@ def build_model(vision: Path, reader: Any, trained: Path, *, image_token: int) -
     state = merge(read_language(reader), weights.arrays)
     words = state["embed_tokens.weight"]
     state["embed_tokens.weight"] = torch.cat([words, words.new_zeros(image_token + 1 - len(words), words.shape[1])])
-    config = LlavaConfig(
-        vision_config=Dinov2Config(**CONFIG),
-        text_config=LlamaConfig(**{**text, "vocab_size": image_token + 1}),
-        image_token_id=image_token,
-        image_seq_length=(PICTURE // PATCH) ** 2,
-        vision_feature_layer=weights.config["vision_feature_layer"],
-        vision_feature_select_strategy="default",
-        projector_hidden_act="gelu",
-        tie_word_embeddings=True,
-        bos_token_id=text["bos_token_id"],
-        eos_token_id=text["eos_token_id"],
-        pad_token_id=text["pad_token_id"],
-    )
+    layer = weights.config["vision_feature_layer"]
+    config = make_config(CONFIG, {**text, "vocab_size": image_token + 1}, layer, image_token)
     model = LlavaForConditionalGeneration(config)
     own = model.model
     own.language_model.load_state_dict(state)
     own.multi_modal_projector.load_state_dict(projector_state(weights.arrays))
-    _load_published(own.vision_tower, read_vision(vision))
+    load_published(own.vision_tower, read_vision(vision))
     model.generation_config.update(
         bos_token_id=text["bos_token_id"],
         eos_token_id=text["eos_token_id"],
@@ -130,13 +117,15 @@ def build_model(vision: Path, reader: Any, trained: Path, *, image_token: int) -
     return model.eval()
 
 
-def _load_published(tower: Any, state: dict[str, Any]) -> None:
+def load_published(tower: Any, state: dict[str, Any]) -> None:
     """Weights by published names into a vision tower, whose own names differ between versions of transformers."""
     from safetensors.torch import save_file
+    from transformers.utils import logging
 
     with tempfile.TemporaryDirectory() as kept:
         tower.config.save_pretrained(kept)
         save_file(state, Path(kept, "model.safetensors"), metadata={"format": "pt"})
+        logging.disable_progress_bar()
         loaded, report = type(tower).from_pretrained(kept, output_loading_info=True)
     wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
     if wrong:

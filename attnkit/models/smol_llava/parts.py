@@ -68,8 +68,6 @@ def find_parts(parts: tuple[Part, ...] = PARTS) -> list[Path]:
         assert path is not None
         digest = sha256_of(path)
         if digest != part.sha256:
-            raise ItemError(
-                f"{path}: sha256 {digest}, expected {part.sha256}; run: {install_line(part.package)}"
-            )
+            raise ItemError(f"{path}: sha256 {digest}, expected {part.sha256}; run: {install_line(part.package)}")
         paths.append(path)
     return paths

@@ -1,8 +1,8 @@
 """What training adds to the two towers: the projector, and a low-rank change of the language model.
 
 One weight file holds both as float16. ``projector.linear_1.weight`` and so on are those of the LLaVA projector;
-``lora.LAYER.in`` [rank, inputs] and ``lora.LAYER.out`` [outputs, rank] are the factors of what is added to the weight of
-a linear layer (LoRA, arXiv 2106.09685, equation 3, with the scale multiplied in).
+``lora.LAYER.in`` [rank, inputs] and ``lora.LAYER.out`` [outputs, rank] are the factors of what is added to the weight
+of a linear layer (LoRA, arXiv 2106.09685, equation 3, with the scale multiplied in).
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def merge(language: Mapping[str, torch.Tensor], trained: Mapping[str, np.ndarray
         weight = state.get(f"{layer}.weight")
         if weight is None or weight.shape != (outer.shape[0], inner.shape[1]):
             found = "none" if weight is None else "x".join(map(str, weight.shape))
-            raise ItemError(f"weights of smol-llava: a change for {layer} [{outer.shape[0]}x{inner.shape[1]}], got {found}")
+            raise ItemError(
+                f"weights of smol-llava: a change for {layer} [{outer.shape[0]}x{inner.shape[1]}], got {found}"
+            )
         state[f"{layer}.weight"] = weight + outer @ inner
     return state
 

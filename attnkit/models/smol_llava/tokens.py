@@ -1,4 +1,4 @@
-"""Tokenizer and processor: SmolLM2's own tokens from the GGUF file, a token for the picture, a template for questions."""
+"""Tokenizer and processor: SmolLM2's tokens from the GGUF file, a token for the picture, a template for questions."""
 
 from __future__ import annotations
 

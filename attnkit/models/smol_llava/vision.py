@@ -37,9 +37,7 @@ CONFIG: dict[str, Any] = {
 PREFIX = "backbone."
 
 
-def published_names(
-    constants: Mapping[str, np.ndarray], products: Iterable[tuple[str, str]]
-) -> dict[str, np.ndarray]:
+def published_names(constants: Mapping[str, np.ndarray], products: Iterable[tuple[str, str]]) -> dict[str, np.ndarray]:
     """The tower's weights under their published names.
 
     ``constants`` are the graph's by name; ``products`` the (node, constant) pairs of its matrix products, such as
@@ -73,16 +71,15 @@ def read_vision(path: Path) -> dict[str, torch.Tensor]:
     """State of a `Dinov2Model` of `CONFIG` by its published names, float32, positions at the size of the picture."""
     import torch
 
-    named = _read_graph(path)
-    state = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in named.items()}
+    named = read_graph(path)
+    state = {name: torch.from_numpy(np.array(value, np.float32, order="C")) for name, value in named.items()}
     side = PICTURE // PATCH
-    state["embeddings.position_embeddings"] = interpolate_positions(
-        state["embeddings.position_embeddings"], side, side
-    )
+    state["embeddings.position_embeddings"] = interpolate_positions(state["embeddings.position_embeddings"], side, side)
     return state
 
 
-def _read_graph(path: Path) -> dict[str, np.ndarray]:
+def read_graph(path: Path) -> dict[str, np.ndarray]:
+    """Weights of the tower by their published names, as the graph holds them: positions on its own grid."""
     import onnx
     from google.protobuf.message import DecodeError
     from onnx import numpy_helper

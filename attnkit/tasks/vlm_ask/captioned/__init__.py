@@ -1,1 +1,1 @@
-"""Training material and recipe of smol-llava's projector: captioned cut-outs on photographs, easy-VQA, our own scenes."""
+"""Training of smol-llava's projector: captioned cut-outs on photographs, easy-VQA, our own scenes."""

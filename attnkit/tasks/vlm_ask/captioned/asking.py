@@ -26,7 +26,16 @@ NAMING = (
 )
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 # hue in degrees up to which a colour reaches
-HUES = ((14, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (262, "blue"), (320, "purple"), (346, "pink"), (361, "red"))
+HUES = (
+    (14, "red"),
+    (42, "orange"),
+    (68, "yellow"),
+    (165, "green"),
+    (262, "blue"),
+    (320, "purple"),
+    (346, "pink"),
+    (361, "red"),
+)
 # share of what is seen of a thing that must have one colour, so that it is called by it
 CERTAIN = 0.72
 
@@ -47,10 +56,7 @@ def ask(collage: Collage, kind: str, others: Sequence[Cutout], draw: np.random.G
     """One question of a kind of KINDS, or None where the collage allows none."""
     if not collage.things:
         return None
-    if kind == "existence":
-        question = _existence(collage, others, draw)
-    else:
-        question = _ASKED[kind](collage, draw)
+    question = _existence(collage, others, draw) if kind == "existence" else _ASKED[kind](collage, draw)
     if question is None:
         return None
     return Question(question.kind, question.form, question.text + hint(question.answer, draw), question.answer)

@@ -92,7 +92,9 @@ def patch_owners(owners: NDArray[np.uint8], grid: int) -> NDArray[np.int64]:
     """Per patch [grid * grid] the thing that covers more than a third of it, plus 1, or 0."""
     side = owners.shape[0] // grid
     blocks = owners.reshape(grid, side, grid, side).swapaxes(1, 2).reshape(grid * grid, side * side)
-    counts = np.stack([(blocks == index).sum(1) for index in range(1, int(owners.max()) + 1)] or [np.zeros(grid * grid)])
+    counts = np.stack(
+        [(blocks == index).sum(1) for index in range(1, int(owners.max()) + 1)] or [np.zeros(grid * grid)]
+    )
     return np.where(counts.max(0) * 3 > side * side, counts.argmax(0) + 1, 0)
 
 

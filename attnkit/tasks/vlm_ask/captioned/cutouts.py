@@ -33,8 +33,8 @@ GROUPS = {
 }  # fmt: skip
 # what a group belongs to as well: nothing of the wider one makes a "no" about the narrower, or the other way round
 WIDER = {
-    "bird": "animal", "fish": "animal", "insect": "animal", "fruit": "food", "vegetable": "food", "hat": "piece of clothing",
-    "tool": "household item", "flower": "plant", "tree": "plant",
+    "bird": "animal", "fish": "animal", "insect": "animal", "fruit": "food", "vegetable": "food",
+    "hat": "piece of clothing", "tool": "household item", "flower": "plant", "tree": "plant",
 }  # fmt: skip
 # first and last code point of pictographs of one group
 PICTOGRAPHS = (
@@ -49,7 +49,14 @@ UNPLAIN = {
     "womans", "mans", "japanese", "love", "steaming", "paw", "station", "ribbon", "baby",
 }  # fmt: skip
 SAME_PLURAL = {"fish", "sheep", "deer", "bison"}
-UNUSUAL_PLURAL = {"mouse": "mice", "goose": "geese", "leaf": "leaves", "knife": "knives", "person": "people", "ox": "oxen"}
+UNUSUAL_PLURAL = {
+    "mouse": "mice",
+    "goose": "geese",
+    "leaf": "leaves",
+    "knife": "knives",
+    "person": "people",
+    "ox": "oxen",
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def find_cutouts(folder: Path) -> list[Cutout]:
 
 def name_in(caption: str) -> str | None:
     """The thing that a caption such as 'A brown hen.' names, or None where it says more, or less, than a name."""
-    sentence = re.split(r"[.!?;:(—–]", caption.strip())[0].lower()
+    sentence = re.split(r"[.!?;:(\u2014\u2013]", caption.strip())[0].lower()
     words = re.sub(r"[“”\"]", "", sentence).split()
     if not words or words[0] not in ARTICLES or not 1 < len(words) <= MOST_WORDS + 1 or "of" in words:
         return None
