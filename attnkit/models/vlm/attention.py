@@ -75,7 +75,7 @@ class Rule:
         return None
 
     def vision(self, layer: int, weights: Tensor) -> None:
-        """Weights [B, H, N, N] of one call of a vision layer; windowed layers call several times."""
+        """Weights [1, H, N, N] of a vision layer for one picture, tile or window, in the order of the tower."""
 
     def overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Rule, name)
@@ -216,8 +216,11 @@ class Session:
     def _see(self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> None:
         index = self._vision_index.setdefault(id(module), len(self._vision_index))
         wanting = [rule for rule in self._seeing if index in rule.vision_layers]
-        if wanting:
-            scores = masked_scores(query, key, mask, options.get("scaling"), slice(None), None)
+        # one at a time: the maps of all tiles of a picture may be larger than its model
+        for one in range(len(query) if wanting else 0):
+            own = slice(one, one + 1)
+            shown = mask if mask is None or len(mask) == 1 else mask[own]
+            scores = masked_scores(query[own], key[own], shown, options.get("scaling"), slice(None), None)
             weights = scores.softmax(-1, dtype=torch.float32)
             for rule in wanting:
                 rule.vision(index, weights)

@@ -35,6 +35,7 @@ from attnkit.tasks.vlm_ask.calibrations.carve_maps import (
     contrast,
     fuse,
     on_picture,
+    part_of_picture,
     refined,
     strongest_part,
     texture_complexity,
@@ -158,6 +159,19 @@ def test_what_no_tile_has_seen_is_never_kept() -> None:
     assert part.box == (4, 0, 36, 32)
 
 
+def test_part_of_a_large_picture_is_that_of_its_small_map() -> None:
+    question, neutral = planted()
+    maps = fuse(contrast(question, neutral, 1e-8), "last")
+    tiles = (Tile(4, 4, (0.0, 0.0, 400.0, 320.0)),)
+    whole = part_of_picture(maps, tiles, 400, 320, keep=0.2, regions=3)
+    coarse = part_of_picture(maps, tiles, 400, 320, keep=0.2, regions=3, largest=1280)
+    assert whole is not None and coarse is not None
+    # ten pixels to one
+    assert coarse.box == (50, 40, 250, 200)
+    assert (whole.mask & coarse.mask).sum() / (whole.mask | coarse.mask).sum() > 0.9
+    assert coarse.share == pytest.approx(whole.share, abs=0.01)
+
+
 def test_entropy_of_maps() -> None:
     assert attention_entropy(np.full((3, 50), 0.002)) == pytest.approx(math.log(50))
     assert attention_entropy(np.eye(50)) == 0
@@ -275,8 +289,8 @@ def test_layers_are_the_papers_share_of_the_depth() -> None:
 
 def test_settings_are_checked() -> None:
     for key, value, said in (
-        ("carve.steps", "some", "--set carve.steps: got 'some', expected first, last, all"),
-        ("carve.pictures", "none", "--set carve.pictures: got 'none', expected refined, both"),
+        ("carve.steps", "some", "--set carve.steps: got 'some', expected first or last or all"),
+        ("carve.pictures", "none", "--set carve.pictures: got 'none', expected refined or both"),
         ("carve.layers", "7", "--set carve.layers"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from attnkit.models.vlm.attention import Call, Rule, Session
 from attnkit.models.vlm.prompt import Prompt, View
-from attnkit.runtime.errors import UsageError
 
 from .base import Asked, Calibration
-from .carve_maps import Part, attention_entropy, contrast, fuse, on_picture, refined, strongest_part
+from .carve_maps import Part, attention_entropy, contrast, fuse, part_of_picture, refined
 from .settings import CarveSettings
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ SHORT = " Answer the question using a single word or phrase."
 NEUTRAL = "Write a general description of the image."
 # the paper's layers 20 to 25, as shares of the 28 that Qwen2.5-VL-7B has
 FIRST_SHARE, STOP_SHARE = 20 / 28, 26 / 28
-STEPS = ("first", "last", "all")
-PICTURES = ("refined", "both")
 
 
 class LastRows(Rule):
@@ -71,10 +68,7 @@ class Carve(Calibration):
     layers: frozenset[int] = frozenset()
 
     def prepare(self, asked: Asked) -> Asked:
-        settings, count = self.settings, len(self.vlm.layers)
-        for option, value, known in (("steps", settings.steps, STEPS), ("pictures", settings.pictures, PICTURES)):
-            if value not in known:
-                raise UsageError(f"--set {self.name}.{option}: got {value!r}, expected {', '.join(known)}")
+        count = len(self.vlm.layers)
         first = min(round(FIRST_SHARE * count), count - 1)
         self.chosen = self.layers_of(range(first, max(round(STOP_SHARE * count), first + 1)))
         self.pictured = [bool(request.pictures) for request in asked.requests]
@@ -134,8 +128,8 @@ class Carve(Calibration):
             shared = min(len(question), len(neutral))
             maps = contrast(question[:shared, :, own], neutral[:shared, :, own], settings.smoothing)
             scores = fuse(maps, settings.steps)  # type: ignore[arg-type]
-            part = strongest_part(
-                on_picture(scores, tiles, picture.width, picture.height), settings.keep, settings.regions
+            part = part_of_picture(
+                scores, tiles, picture.width, picture.height, keep=settings.keep, regions=settings.regions
             )
             self.maps[row].append(scores)
             entropy = attention_entropy(question[-1, :, own])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ HUES = 180
 FLAT = 1e-4
 # pixels on either side of a peak are alike but for rounding: this share of the range below the threshold counts too
 TIE = 1e-9
+# maps of larger pictures are made this large, and what is kept is enlarged: tokens are far larger than pixels
+LARGEST_MAP = 2**22
 # a long thin part, enlarged until both sides are as long as the picture's, would have any number of pixels
 LARGEST_GROWTH = 4.0
 # of Canny's edges
@@ -105,9 +107,45 @@ def strongest_part(scores: Numbers, keep: float, regions: int) -> Part | None:
     weights = sums_of(np.nan_to_num(scores), labels, np.arange(1, count + 1))
     best = np.argsort(-np.asarray(weights), kind="stable")[:regions] + 1
     mask = np.isin(labels, best)
+    return Part(mask, bounds(mask), len(best))
+
+
+def part_of_picture(
+    scores: Numbers,
+    tiles: Sequence[Tile],
+    width: int,
+    height: int,
+    *,
+    keep: float,
+    regions: int,
+    largest: int = LARGEST_MAP,
+) -> Part | None:
+    """The strongest regions of a picture from the scores of its tokens; None where all attracts alike.
+
+    largest    pixels of the map that is made; of larger pictures the edges of regions are coarser
+    """
+    shrink = max(1.0, (width * height / largest) ** 0.5)
+    if shrink == 1:
+        return strongest_part(on_picture(scores, tiles, width, height), keep, regions)
+    small_width, small_height = max(1, round(width / shrink)), max(1, round(height / shrink))
+    across, down = small_width / width, small_height / height
+    small = [
+        replace(tile, box=(tile.box[0] * across, tile.box[1] * down, tile.box[2] * across, tile.box[3] * down))
+        for tile in tiles
+    ]
+    part = strongest_part(on_picture(scores, small, small_width, small_height), keep, regions)
+    if part is None:
+        return None
+    rows = np.minimum(np.arange(height) * small_height // height, small_height - 1)
+    columns = np.minimum(np.arange(width) * small_width // width, small_width - 1)
+    mask = part.mask[rows[:, None], columns]
+    return Part(mask, bounds(mask), part.regions)
+
+
+def bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The smallest box around a mask as x0, y0, x1, y1, the last ones left out."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    return Part(mask, box, len(best))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def blackened(picture: Image, part: Part) -> Image:

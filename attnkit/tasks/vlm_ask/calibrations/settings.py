@@ -11,9 +11,11 @@ from attnkit.runtime.errors import UsageError
 NONE = "none"
 
 
-def limited(default: Any, low: float | None = None, high: float | None = None, *, help: str) -> Any:
+def limited(
+    default: Any, low: float | None = None, high: float | None = None, *, help: str, choices: Sequence[str] = ()
+) -> Any:
     """A setting with the values that it may take."""
-    return field(default=default, metadata={"low": low, "high": high, "help": help})
+    return field(default=default, metadata={"low": low, "high": high, "help": help, "choices": tuple(choices)})
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,15 @@ class CarveSettings:
     keep: float = limited(0.2, 0, 1, help="share of the pixels above the threshold (the paper's p)")
     regions: int = limited(3, 1, 1000, help="most regions kept (the paper's K)")
     smoothing: float = limited(1e-8, 1e-12, help="added to the neutral map (the paper's lambda)")
-    steps: str = limited("last", help="generation steps whose maps count: first, last or all")
+    steps: str = limited(
+        "last", help="generation steps whose maps count: first, last or all", choices=("first", "last", "all")
+    )
     tokens: int = limited(32, 1, 4096, help="most tokens of the two extra passes")
-    pictures: str = limited("refined", help="what the last pass sees: refined, or both (as the published code)")
+    pictures: str = limited(
+        "refined",
+        help="what the last pass sees: refined, or both (as the published code)",
+        choices=("refined", "both"),
+    )
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,9 @@ def settings_for(name: str, given: Mapping[str, Any]) -> Any:
         if (low is not None and value < low) or (high is not None and value > high):
             limits = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}"
             raise UsageError(f"--set {name}.{one.name}: got {value}, expected {limits}")
+        choices = one.metadata["choices"]
+        if choices and value not in choices:
+            raise UsageError(f"--set {name}.{one.name}: got {value!r}, expected {' or '.join(choices)}")
     return kind.settings(**own)
 
 
