@@ -67,19 +67,18 @@ def make_model(config: Mapping[str, Any]) -> Any:
         bos_token_id=BOS,
         eos_token_id=EOS,
     )
+    special: dict[str, Any] = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=vision,
             text_config=text,
-            image_token_id=IMAGE,
+            image_token_index=IMAGE,
             image_seq_length=(config["image"] // config["patch"]) ** 2,
             # the last layer: with so few none can be spared
             vision_feature_layer=-1,
             vision_feature_select_strategy="default",
             tie_word_embeddings=True,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
+            **special,
         )
     )
     model.generation_config = GenerationConfig(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -17,16 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attnkit.models import registry
-from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.hsie.window import band_window
+from attnkit.models.training_loop import RunningMean, Training, cosine, run, warm_up
 from attnkit.models.weights import read_weights, write_weights
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.errors import UsageError
 
 from .materials import PIECE, EigenExample, Materials, dark_pair, eigen_example, find_materials
 
 ARCHITECTURES = ("hsie", "hsie-lptn")
-CHECKPOINT_MINUTES = 2.0
-REPORT_STEPS = 50
+WARM_STEPS = 100
 VALIDATION_CUBES = 24
 # of the length of a typical spectrum: darker pixels count no more in the angle
 DARKEST = 0.1
@@ -185,46 +183,20 @@ class BandWindows:
         return {"psnr_noisy_db": before, "psnr_db": after}
 
 
-def steps(
-    model: Any, material: EigenImages | BandWindows, recipe: Recipe, state: dict[str, Any] | None
-) -> Iterator[tuple[int, float, dict[str, Any]]]:
-    """Train until steps or time are used up; yields (step, loss, state to go on from) after each step."""
+def training_of(model: Any, material: EigenImages | BandWindows, recipe: Recipe) -> tuple[Training, RunningMean]:
+    """The training of a model, and the running mean of its weights that is to be written."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=1e-4)
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    first, spent = 0, 0.0
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, first, spent = state["average"], state["step"], state["minutes"]
-    started = time.monotonic() - 60 * spent
-    for step in range(first, recipe.steps):
-        minutes = (time.monotonic() - started) / 60
-        progress = max(step / recipe.steps, minutes / recipe.minutes)
-        if progress >= 1:
-            return
-        rate = recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100)
-        loss = material.loss(model, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        # a young average follows faster
-        decay = min(recipe.average, (step + 1) / (step + 10))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
-        yield (
-            step,
-            loss.item(),
-            {
-                "model": model.state_dict(),
-                "average": average,
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "minutes": float(minutes),
-            },
-        )
+    average = RunningMean(model, recipe.average)
+    training = Training(
+        kept={"model": model, "average": average, "optimiser": optimiser},
+        optimiser=optimiser,
+        rates=lambda step, progress: [
+            recipe.rate * (0.02 + 0.98 * cosine(progress)) * warm_up(step, WARM_STEPS),
+        ],
+        loss=lambda step, progress: {"loss": material.loss(model, step)},
+        after=average.update,
+    )
+    return training, average
 
 
 def train(
@@ -263,20 +235,9 @@ def train(
     if begun is not None:
         model.load_arrays(begun.arrays)
     material = (EigenImages if recipe.arch == "hsie" else BandWindows)(recipe, examples, device)
-    state: dict[str, Any] | None = None
-    losses: list[float] = []
-    saved = time.monotonic()
-    for step, loss, state in steps(model, material, recipe, before):
-        losses.append(loss)
-        if (step + 1) % REPORT_STEPS == 0:
-            say(f"step {step + 1}  minutes {state['minutes']:.1f}  loss {np.mean(losses):.5f}")
-            losses.clear()
-        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            save_checkpoint(checkpoint, state, asdict(recipe))
-            saved = time.monotonic()
-    if state is None:
-        raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
-    model.load_state_dict(state["average"])
+    training, average = training_of(model, material, recipe)
+    steps, minutes = run(training, asdict(recipe), checkpoint, before, say)
+    model.load_state_dict(average.values)
     model.eval()
     provenance = {
         "recipe": asdict(recipe),
@@ -286,8 +247,8 @@ def train(
         "pictures": len(materials.pictures),
         "validation_cubes": VALIDATION_CUBES,
         "validation": material.validate(model),
-        "steps": state["step"],
+        "steps": steps,
     }
     write_weights(out, model.arrays(), architecture=recipe.arch, config=model.config, provenance=provenance)
     checkpoint.unlink(missing_ok=True)
-    return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
+    return {**provenance, "minutes": round(minutes, 2), "out": str(out)}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,18 @@ import torch
 from attnkit_kernels.image import lut3d
 from torch import Tensor
 
-from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.llf_lut_fast import LUMA, FastConfig, anchor_of
 from attnkit.models.llf_lut_fast_torch import FastLlfLut, Rendering, luma
+from attnkit.models.training_loop import Training, cosine, run, warm_up
 from attnkit.models.weights import read_weights, write_weights
 from attnkit.pictures import describe, read_picture
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.errors import UsageError
 from attnkit.tasks.tonemap import losses
 from attnkit.tasks.tonemap.views import SPLIT, Camera, is_panorama, view, views
+
+WARM_STEPS = 100
+LEAST_RATE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -149,51 +151,28 @@ def validate(model: FastLlfLut, pictures: list[np.ndarray], recipe: Recipe) -> f
     return float(np.mean(scores))
 
 
-def steps(
-    model: FastLlfLut, panoramas: list[np.ndarray], recipe: Recipe, state: dict[str, Any] | None
-) -> Iterator[tuple[int, dict[str, float], dict[str, Any]]]:
-    """Train until steps or time are used up; yields (step, parts of the loss, state to go on from) after each step."""
-    tables = [model.tables]
-    others = list(model.predictor.parameters())
-    groups = [{"params": tables, "lr": 0.4 * recipe.rate}, {"params": others, "lr": recipe.rate}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
-    first, spent = 0, 0.0
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, spent = state["step"], state["minutes"]
-    started = time.monotonic() - 60 * spent
+def training_of(model: FastLlfLut, panoramas: list[np.ndarray], recipe: Recipe) -> Training:
+    """The training of a model; its tables follow more slowly than the rest."""
     peaks = [0.4 * recipe.rate, recipe.rate]
-    for step in range(first, recipe.steps):
-        minutes = (time.monotonic() - started) / 60
-        progress = max(step / recipe.steps, minutes / recipe.minutes)
-        if progress >= 1:
-            return
-        warm = min(1.0, (step + 1) / 100)
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * progress)) + 1e-6
+    parameters = [[model.tables], list(model.predictor.parameters())]
+    groups = [{"params": part, "lr": peak} for part, peak in zip(parameters, peaks, strict=True)]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def loss(step: int, progress: float) -> dict[str, Tensor | float]:
         light, encoded = (
             part.to(model.tables.device) for part in prepare(sample_views(panoramas, recipe, step), model.config)
         )
-        loss, parts = objective(model, light, encoded, recipe, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        parts["loss"] = loss.item()
-        yield (
-            step,
-            parts,
-            {
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "minutes": float(minutes),
-            },
-        )
+        total, parts = objective(model, light, encoded, recipe, step)
+        return {**parts, "loss": total}
 
-
-CHECKPOINT_MINUTES = 2.0
+    return Training(
+        kept={"model": model, "optimiser": optimiser},
+        optimiser=optimiser,
+        rates=lambda step, progress: [
+            peak * warm_up(step, WARM_STEPS) * cosine(progress) + LEAST_RATE for peak in peaks
+        ],
+        loss=loss,
+    )
 
 
 def scenes(data: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -259,22 +238,8 @@ def train(
     if begun is not None:
         model.load_state_dict({name: torch.from_numpy(values) for name, values in begun.arrays.items()})
     before = load_checkpoint(checkpoint, asdict(recipe), device) if resume else None
-    state: dict[str, Any] | None = None
-    totals: dict[str, list[float]] = {}
-    saved = time.monotonic()
     say(f"training on {len(panoramas)} scenes, validating on {len(pictures)} views of {len(validation_paths)}")
-    for step, parts, state in steps(model, panoramas, recipe, before):
-        for name, value in parts.items():
-            totals.setdefault(name, []).append(value)
-        if (step + 1) % 50 == 0:
-            means = "  ".join(f"{name} {np.mean(values):.4g}" for name, values in totals.items())
-            say(f"step {step + 1}  minutes {state['minutes']:.1f}  {means}")
-            totals.clear()
-        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            save_checkpoint(checkpoint, state, asdict(recipe))
-            saved = time.monotonic()
-    if state is None:
-        raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
+    steps, minutes = run(training_of(model, panoramas, recipe), asdict(recipe), checkpoint, before, say)
     provenance = {
         "recipe": asdict(recipe),
         "begun_with": None if begun is None else begun.provenance,
@@ -282,10 +247,10 @@ def train(
         "validation_scenes": list(validation_paths),
         "validation_views": len(pictures),
         "validation_tmqi": round(validate(model, pictures, recipe), 5),
-        "steps": state["step"],
+        "steps": steps,
     }
     arrays = {name: values.detach().cpu().numpy() for name, values in model.state_dict().items()}
     sizes = {**asdict(config), "local_amount": recipe.local_amount}
     write_weights(out, arrays, architecture="llf-lut", config=sizes, provenance=provenance)
     checkpoint.unlink(missing_ok=True)
-    return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
+    return {**provenance, "minutes": round(minutes, 2), "out": str(out)}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +17,15 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from attnkit.models import registry
-from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
+from attnkit.models.torch_model import torch_device
+from attnkit.models.training_loop import Kept, RunningMean, Training, cosine, run, warm_up
 from attnkit.models.vlm.tiny_llava import load_state, make_model, make_processor, save_folder, train_tokenizer
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.errors import UsageError
 
 from .scenes.scene import COLOURS, HELD_OUT, SHAPES
 from .training_batches import IGNORED, Batch, Packing, SceneBatches, corpus, draw_questions, make_example
 
-CHECKPOINT_MINUTES = 2.0
-REPORT_STEPS = 50
 VALIDATION_STEPS = 500
 VALIDATION_SCENES = 60
 # a question of the validation and its answer need not share a row with others
@@ -37,6 +36,7 @@ WHOLE = "attnkit-float32"
 PRECISIONS = ("float32", "bfloat16")
 # most patches are background
 BACKGROUND_WEIGHT = 0.3
+PLACE_SIZE = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Recipe:
                 a step costs a fifth, and what its questions ask about can be seen when they come
     batch       pictures a step
     length      tokens of a row: a picture's and those of about five questions
-    easy_steps  steps whose scenes have clutter 0 and 1 only
+    easy_steps  steps from the first on, and from the first with questions on, whose scenes have clutter 0 and 1 only
     patch_loss  weight of the loss on what lies in each patch
     average     decay of the running mean of the weights, which is what is written
     precision   of matrix products; bfloat16 is fast where the processor has it
@@ -57,10 +57,10 @@ class Recipe:
     minutes: float = 50.0
     steps: int = 12000
     batch: int = 32
-    length: int = 152
+    length: int = 160
     rate: float = 1.5e-3
     warm: int = 150
-    sight: float = 0.2
+    sight: float = 0.18
     easy_steps: int = 400
     patch_loss: float = 0.5
     average: float = 0.998
@@ -68,23 +68,57 @@ class Recipe:
 
 
 class PatchHeads(nn.Module):
-    """What lies in each patch, read from the image tokens: a help for the training, not written."""
+    """What lies in each patch and where the patch is, read from the image tokens: a help for the training, not written.
 
-    def __init__(self, hidden: int) -> None:
+    Shape and colour are read with the embeddings of their words, so that an image token of something red resembles the
+    word red before the language model has seen a picture: attention finds the one with the other at once.
+
+    grid     patches along a side
+    shapes   token of each shape's word, of each colour's word in `colours`
+    """
+
+    def __init__(self, hidden: int, grid: int, shapes: list[int], colours: list[int]) -> None:
         super().__init__()
-        self.sizes = (len(SHAPES) + 1, len(COLOURS) + 1, 2)
+        self.words = (torch.tensor(shapes), torch.tensor(colours))
         self.norm = nn.LayerNorm(hidden)
+        # nothing, centre of a thing, row, column
+        self.sizes = (1, 1, 2, grid, grid)
         self.read = nn.Linear(hidden, sum(self.sizes))
+        rows, columns = np.divmod(np.arange(grid**2), grid)
+        self.places = torch.from_numpy(np.stack([rows, columns], -1))
 
-    def loss(self, tokens: Tensor, patches: Tensor) -> Tensor:
-        """Mean cross-entropy of shape, colour and centre; tokens [B, N, hidden], patches [B, N, 3]."""
-        parts = self.read(self.norm(tokens)).flatten(0, 1).float().split(self.sizes, -1)
+    def loss(self, tokens: Tensor, patches: Tensor, embedding: Tensor) -> Tensor:
+        """Sum of the mean cross-entropies; tokens [B, N, hidden], patches [B, N, 3], embedding [vocabulary, hidden]."""
+        read = self.norm(tokens).flatten(0, 1)
+        no_shape, no_colour, centre, row, column = self.read(read).float().split(self.sizes, -1)
+        shape, colour = (
+            torch.cat([nothing, (read @ functional.normalize(embedding[words], dim=-1).T).float()], -1)
+            for nothing, words in zip((no_shape, no_colour), self.words, strict=True)
+        )
+        wanted = torch.cat([patches, self.places.to(patches.device).expand(len(patches), -1, -1)], -1).flatten(0, 1)
         total = torch.zeros((), device=tokens.device)
-        for part, wanted in zip(parts, patches.flatten(0, 1).unbind(-1), strict=True):
+        for index, part in enumerate((shape, colour, centre, row, column)):
             weight = torch.ones(part.shape[-1], device=part.device)
-            weight[0] = BACKGROUND_WEIGHT
-            total = total + functional.cross_entropy(part, wanted, weight)
+            if index < 3:
+                weight[0] = BACKGROUND_WEIGHT
+            total = total + functional.cross_entropy(part, wanted[:, index], weight)
         return total
+
+
+def mark_places(model: Any) -> None:
+    """Begin with position embeddings that are waves over rows and columns.
+
+    What is learned of a patch and its neighbours then holds for all; drawn at random, each place would learn alone.
+    """
+    tower = model.model.vision_tower
+    weight = getattr(tower, "vision_model", tower).embeddings.position_embedding.weight
+    grid = math.isqrt(len(weight) - 1)
+    lengths = np.geomspace(3, 3 * grid, weight.shape[1] // 4)
+    phases = np.arange(grid)[:, None] * (2 * np.pi / lengths)
+    waves = np.concatenate([np.sin(phases), np.cos(phases)], 1)
+    both = np.concatenate([np.repeat(waves, grid, 0), np.tile(waves, (grid, 1))], 1)
+    with torch.no_grad():
+        weight[1:, : both.shape[1]] = PLACE_SIZE * torch.from_numpy(both).to(weight)
 
 
 def whole_attention(
@@ -123,7 +157,7 @@ def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Ten
 def loss_of(model: Any, heads: PatchHeads, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
     """The loss of a batch and its two parts; a batch without questions has one."""
     tokens = image_tokens(model, batch.pixels)
-    patches = heads.loss(tokens, batch.patches)
+    patches = heads.loss(tokens, batch.patches, model.get_input_embeddings().weight)
     if not batch.ids.numel():
         return {"loss": patches, "patches": patches}
     logits, asked = answer_logits(model, batch, tokens)
@@ -174,66 +208,33 @@ def _runs(flags: list[bool]) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def steps(
-    model: Any,
-    heads: PatchHeads,
-    batches: SceneBatches,
-    recipe: Recipe,
-    state: dict[str, Any] | None,
-    device: str,
-    *,
-    compiled: bool = False,
-) -> Iterator[tuple[int, dict[str, float], dict[str, Any]]]:
-    """Train until steps or time are used up; yields (step, parts of the loss, state to go on from) after each step."""
-    trained = nn.ModuleList([model, heads])
-    optimiser = torch.optim.AdamW(trained.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.05)
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    first, spent, asking = 0, 0.0, None
-    if state is not None:
-        trained.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, first, spent, asking = state["average"], state["step"], state["minutes"], state["asking"]
-    if recipe.precision != "float32":
-        model.set_attn_implementation(WHOLE)
-    if compiled:
-        # in place: the names of the weights stay
-        model.model.vision_tower.compile(dynamic=False)
-        model.model.language_model.compile(dynamic=False)
-    started = time.monotonic() - 60 * spent
-    for step in range(first, recipe.steps):
-        minutes = (time.monotonic() - started) / 60
-        progress = max(step / recipe.steps, minutes / recipe.minutes)
-        if progress >= 1:
-            return
-        # the language model begins as gently as the rest did
-        if asking is None and progress >= recipe.sight:
-            asking = step
-        rate = recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1 - (asking or 0)) / recipe.warm)
-        batch = batches.make(step, questions=asking is not None).to(device)
-        with precise(recipe, device):
-            parts = loss_of(model, heads, batch, recipe)
-        optimiser.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimiser.step()
-        # a young average follows faster
-        decay = min(recipe.average, (step + 1) / (step + 10))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(value)
-        yield (
-            step,
-            {name: value.item() for name, value in parts.items()},
-            {
-                "model": trained.state_dict(),
-                "average": average,
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "minutes": float(minutes),
-                "asking": asking,
-            },
-        )
+class SceneLoss:
+    """The loss of every step, first of sight alone, from a share of the training on with questions too."""
+
+    def __init__(self, model: Any, heads: PatchHeads, batches: SceneBatches, recipe: Recipe, device: str) -> None:
+        self.model, self.heads, self.batches = model, heads, batches
+        self.recipe, self.device = recipe, device
+        self.asking: int | None = None
+
+    def rate(self, step: int, progress: float) -> float:
+        """Learning rate of a step; the language model begins as gently as the rest did."""
+        if self.asking is None and progress >= self.recipe.sight:
+            self.asking = step
+        begun = self.asking or 0
+        return self.recipe.rate * (0.02 + 0.98 * cosine(progress)) * warm_up(step - begun, self.recipe.warm)
+
+    def __call__(self, step: int, progress: float) -> dict[str, Tensor]:
+        batch = self.batches.make(step, self.asking).to(self.device)
+        with precise(self.recipe, self.device):
+            return loss_of(self.model, self.heads, batch, self.recipe)
+
+    def state_dict(self) -> dict[str, int | None]:
+        """When the questions began."""
+        return {"asking": self.asking}
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        """Take what `state_dict` gave."""
+        self.asking = state["asking"]
 
 
 def train(
@@ -252,49 +253,57 @@ def train(
     if recipe.precision not in PRECISIONS:
         raise UsageError(f"--precision: got {recipe.precision!r}, expected {' or '.join(PRECISIONS)}")
     checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
-    before = load_checkpoint(checkpoint, asdict(recipe), device) if resume else None
+    where = torch_device(device)
+    before = load_checkpoint(checkpoint, asdict(recipe), where) if resume else None
     if threads is not None:
         torch.set_num_threads(threads)
     config = registry.get(ENTRY).config
     tokenizer = train_tokenizer(corpus(recipe.seed, TOKENIZER_SCENES), config["vocabulary"])
+    grid = config["image"] // config["patch"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = make_model(config).to(device).train()
-        heads = PatchHeads(config["hidden"]).to(device)
+        model = make_model(config).to(where).train()
+        words = [
+            [tokenizer(f" {name}", add_special_tokens=False).input_ids[0] for name in names]
+            for names in (SHAPES, COLOURS)
+        ]
+        heads = PatchHeads(config["hidden"], grid, *words).to(where)
+    mark_places(model)
     if init is not None:
         model.load_state_dict(load_state(init))
-    grid = config["image"] // config["patch"]
+    if recipe.precision != "float32":
+        model.set_attn_implementation(WHOLE)
+    if compiled:
+        # in place: the names of the weights stay
+        model.model.vision_tower.compile(dynamic=False)
+        model.model.language_model.compile(dynamic=False)
     packing = Packing(tokenizer, grid**2, recipe.length)
     batches = SceneBatches(
         packing, seed=recipe.seed, batch=recipe.batch, side=config["image"], grid=grid, easy_steps=recipe.easy_steps
     )
-    state: dict[str, Any] | None = None
-    totals: dict[str, list[float]] = {}
-    saved = time.monotonic()
-    for step, parts, state in steps(model, heads, batches, recipe, before, device, compiled=compiled):
-        for name, value in parts.items():
-            totals.setdefault(name, []).append(value)
-        if (step + 1) % REPORT_STEPS == 0:
-            means = "  ".join(f"{name} {np.mean(values):.4g}" for name, values in totals.items())
-            say(f"step {step + 1}  minutes {state['minutes']:.1f}  {means}")
-            totals.clear()
-        if (step + 1) % VALIDATION_STEPS == 0:
-            scores = validate(model, tokenizer, recipe, device)
+    loss = SceneLoss(model, heads, batches, recipe, where)
+    trained = nn.ModuleList([model, heads])
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.05)
+    average = RunningMean(model, recipe.average)
+
+    def after(step: int) -> None:
+        average.update(step)
+        if (step + 1) % VALIDATION_STEPS == 0 and loss.asking is not None:
+            scores = validate(model, tokenizer, recipe, where)
             say("validation  " + "  ".join(f"{name} {value}" for name, value in scores.items()))
-        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            save_checkpoint(checkpoint, state, asdict(recipe))
-            saved = time.monotonic()
-    if state is None:
-        raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
-    model.load_state_dict(state["average"])
+
+    kept: dict[str, Kept] = {"model": trained, "average": average, "optimiser": optimiser, "sight": loss}
+    training = Training(kept, optimiser, lambda step, progress: [loss.rate(step, progress)], loss, after)
+    steps, minutes = run(training, asdict(recipe), checkpoint, before, say)
+    model.load_state_dict(average.values)
     provenance = {
         "recipe": asdict(recipe),
         "begun_with": None if init is None else init.name,
         "validation_scenes": VALIDATION_SCENES,
-        "validation": validate(model, tokenizer, recipe, device),
-        "steps": state["step"],
+        "validation": validate(model, tokenizer, recipe, where),
+        "steps": steps,
     }
     model.set_attn_implementation("sdpa")
     save_folder(model.eval(), make_processor(tokenizer, config), out)
     checkpoint.unlink(missing_ok=True)
-    return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
+    return {**provenance, "minutes": round(minutes, 2), "out": str(out)}

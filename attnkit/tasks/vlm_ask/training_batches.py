@@ -17,7 +17,7 @@ from .scenes.render import patch_targets, render
 from .scenes.scene import HELD_OUT, Scene, make_scene
 
 # how often a kind is asked of each picture
-TURNS = {"existence": 1.6, "colour": 0.6, "shape": 0.6, "count": 1.2, "position": 1.8, "description": 0.4}
+TURNS = {"existence": 2.4, "colour": 0.6, "shape": 0.6, "count": 1.2, "position": 2.2, "description": 0.3}
 # rows that are a conversation; in the others every question stands by itself
 CONVERSATIONS = 0.25
 # a drawn picture is used in this many steps, so far apart
@@ -58,7 +58,9 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         """The same on another device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
 
 
@@ -152,26 +154,35 @@ class SceneBatches:
     def __init__(self, packing: Packing, *, seed: int, batch: int, side: int, grid: int, easy_steps: int) -> None:
         self.packing, self.seed, self.batch = packing, seed, batch
         self.side, self.grid, self.easy_steps = side, grid, easy_steps
-        self.examples: Callable[[int], list[Example]] = lru_cache(BETWEEN * USES + 2)(self._examples)
+        self.examples: Callable[[int, bool], list[Example]] = lru_cache(BETWEEN * USES + 2)(self._examples)
 
-    def _examples(self, step: int) -> list[Example]:
+    def _examples(self, step: int, easy: bool) -> list[Example]:
         draw = np.random.default_rng((self.seed, 4, step))
         indices = draw.integers(HELD_OUT, size=self.batch // USES)
-        # at first the pictures are plain: what is not there cannot hide what is to be learned
-        most = 2 if step < self.easy_steps else 4
-        return [make_example(int(index), self.side, self.grid, int(draw.integers(most))) for index in indices]
+        return [
+            make_example(int(index), self.side, self.grid, int(draw.integers(2 if easy else 4))) for index in indices
+        ]
 
-    def make(self, step: int, *, questions: bool = True) -> Batch:
-        """The batch of a step; without questions its pictures are mirrored now and then, and its rows are empty."""
+    def _is_easy(self, step: int, asking: int | None) -> bool:
+        """At first the pictures are plain: what is not there cannot hide what is to be learned."""
+        begun = 0 if asking is None or step < asking else asking
+        return step - begun < self.easy_steps
+
+    def make(self, step: int, asking: int | None) -> Batch:
+        """The batch of a step; `asking` is the step since when there are questions.
+
+        Without them pictures are mirrored now and then, and rows are empty.
+        """
         draw = np.random.default_rng((self.seed, 5, step))
-        examples = [one for use in range(USES) for one in self.examples(max(0, step - BETWEEN * use))]
+        steps = [max(0, step - BETWEEN * use) for use in range(USES)]
+        examples = [one for drawn in steps for one in self.examples(drawn, self._is_easy(drawn, asking))]
         pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
         patches = torch.from_numpy(np.stack([one.patches for one in examples]))
         contrast, brightness = (
             torch.from_numpy(part).float() for part in draw.uniform(-1, 1, (2, len(pixels), 1, 1, 1))
         )
         pixels = (pixels * (1 + 0.15 * contrast) + 0.1 * brightness).clamp(-1, 1)
-        if questions:
+        if asking is not None:
             rows = [draw_questions(one.scene, draw) for one in examples]
             packed = self.packing.pack(rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
         else:

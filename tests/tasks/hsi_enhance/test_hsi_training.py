@@ -8,6 +8,7 @@ import pytest
 import torch
 from training_material import write_material
 
+from attnkit.models import training_loop
 from attnkit.models.weights import read_weights
 from attnkit.runtime.errors import UsageError
 from attnkit.tasks.hsi_enhance import materials, training
@@ -56,20 +57,20 @@ def test_two_runs_write_the_same_weights_and_say_what_they_were_made_of(data: Pa
 def test_a_stopped_training_goes_on_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", 0.0)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_MINUTES", 0.0)
     trained(data, tmp_path / "whole.safetensors")
-    save = training.save_checkpoint
+    save = training_loop.save_checkpoint
 
     def stop_after_three(path, state, recipe) -> None:
         save(path, state, recipe)
         if state["step"] == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_checkpoint", stop_after_three)
+    monkeypatch.setattr(training_loop, "save_checkpoint", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "parts.safetensors")
     assert not (tmp_path / "parts.safetensors").exists()
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(training_loop, "save_checkpoint", save)
     trained(data, tmp_path / "parts.safetensors", resume=True)
     one, other = (read_weights(tmp_path / f"{name}.safetensors").arrays for name in ("whole", "parts"))
     for name, values in one.items():
@@ -78,7 +79,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
 def test_another_recipe_does_not_go_on_from_a_checkpoint(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
-    training.save_checkpoint(out.with_name(out.name + ".checkpoint"), {"step": 1}, replace(TOY, seed=5).__dict__)
+    training_loop.save_checkpoint(out.with_name(out.name + ".checkpoint"), {"step": 1}, replace(TOY, seed=5).__dict__)
     with pytest.raises(UsageError, match="was made with seed 5, got 0"):
         trained(data, out, resume=True)
 

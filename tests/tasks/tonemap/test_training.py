@@ -94,12 +94,13 @@ def write_panoramas(folder):
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     import torch
 
+    from attnkit.models import training_loop
     from attnkit.models.weights import read_weights
     from attnkit.tasks.tonemap import training
 
     write_panoramas(tmp_path)
     recipe = training.Recipe(steps=3, batch=1, rows=176, columns=192)
-    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", 0.0)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_MINUTES", 0.0)
     threads = torch.get_num_threads()
     whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
     try:
@@ -108,18 +109,18 @@ def test_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch)
         class Stopped(Exception):
             pass
 
-        original = training.save_checkpoint
+        original = training_loop.save_checkpoint
 
         def stop_after_two(path, state, made):
             original(path, state, made)
             if state["step"] == 2:
                 raise Stopped
 
-        monkeypatch.setattr(training, "save_checkpoint", stop_after_two)
+        monkeypatch.setattr(training_loop, "save_checkpoint", stop_after_two)
         with pytest.raises(Stopped):
             training.train(tmp_path, halves, recipe, threads=1)
         assert not halves.exists()
-        monkeypatch.setattr(training, "save_checkpoint", original)
+        monkeypatch.setattr(training_loop, "save_checkpoint", original)
         training.train(tmp_path, halves, recipe, threads=1, resume=True)
     finally:
         torch.set_num_threads(threads)

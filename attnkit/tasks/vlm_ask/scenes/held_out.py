@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .questions import KINDS, ask
+from .questions import KINDS, Question, ask
 from .render import render
 from .scene import CLUTTERS, HELD_OUT, make_scene
 
@@ -36,7 +36,7 @@ def held_out_tasks(scenes: int, clutters: Sequence[int] = CLUTTERS) -> Iterator[
             seed = HELD_OUT + STRIDE * clutter + index
             scene = make_scene(seed, clutter)
             draw = np.random.default_rng((seed, 2))
-            found = {}
+            found: dict[str, Question] = {}
             for kind in KINDS:
                 for _ in range(ASKED[kind]):
                     question = ask(scene, kind, draw)

@@ -187,11 +187,11 @@ def _position(scene: Scene, draw: Draw) -> Question | None:
         only = sum(lies(one, relation, thing) is True for one in scene.things if one is not thing) == 1
         if only and None not in lying:
             found[relation] = lying[True]
-    relation = _pick(draw, list(found))
-    if relation is None:
+    chosen = _pick(draw, list(found))
+    if chosen is None:
         return None
-    text = say("neighbour", draw, relation=relation, thing=name)
-    return Question("position", "neighbour", text, found[relation].name)
+    text = say("neighbour", draw, relation=chosen, thing=name)
+    return Question("position", "neighbour", text, found[chosen].name)
 
 
 def _side(thing: Thing, name: str, draw: Draw) -> Question | None:

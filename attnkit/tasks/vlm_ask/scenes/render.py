@@ -220,7 +220,8 @@ def _paint(
     )
     turn = np.deg2rad(thing.turn)
     cosine, sine = np.float32(np.cos(turn) / thing.radius), np.float32(np.sin(turn) / thing.radius)
-    down, across = row[:, None] * cosine - column * sine, row[:, None] * sine + column * cosine
+    down: Array = (row[:, None] * cosine - column * sine).astype(np.float32)
+    across: Array = (row[:, None] * sine + column * cosine).astype(np.float32)
     distance = signed_distance(thing.shape, down, across) * np.float32(thing.radius * side)
     share = np.clip(0.5 - distance / np.float32(softness), 0, 1)[..., None]
     lit = colour + (np.float32(shade[0]) * down + np.float32(shade[1]) * across)[..., None]
