@@ -23,10 +23,11 @@ def kept_model(model: str, task: str, device: str, offline: bool, dtype: str = "
 def _modified(path: Path) -> tuple[int, int] | None:
     # processes of a cluster live on while a file is trained anew
     try:
-        found = path.stat()
+        found = [path.stat(), *(file.stat() for file in (path.iterdir() if path.is_dir() else ()))]
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    # a folder does not change with the bytes of its files
+    return max(one.st_mtime_ns for one in found), sum(one.st_size for one in found)
 
 
 @lru_cache(maxsize=8)

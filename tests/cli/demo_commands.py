@@ -187,6 +187,7 @@ def clips(batch: BatchOptions, inputs: Inputs) -> int:
 COMMANDS = {
     "tonemap": cli.COMMANDS["tonemap"],
     "hsi-enhance": cli.COMMANDS["hsi-enhance"],
+    "vlm-ask": cli.COMMANDS["vlm-ask"],
     "demo-pairs": Entry("demo_commands:pairs", "Shout pairs"),
     "demo-words": Entry("demo_commands:words", "Count letters"),
     "demo-clips": Entry("demo_commands:clips", "Film words"),

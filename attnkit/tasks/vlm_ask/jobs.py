@@ -131,7 +131,7 @@ def split_arguments(inputs: Sequence[str], question: str | None) -> tuple[list[s
             raise UsageError("got no arguments, expected IMAGE... and a question, or --tasks FILE")
         if len(images) == 1:
             raise UsageError(f"got {images[0]!r} alone, expected IMAGE... and a question, such as 'What is this?'")
-        question = images.pop()
+        question = images.pop().strip()
         if question != STANDARD_STREAM and _is_path(question):
             raise UsageError(f"{question}: a file in the place of the question, which comes last (or with --question)")
     if not images:
@@ -147,7 +147,7 @@ def split_arguments(inputs: Sequence[str], question: str | None) -> tuple[list[s
 
 def _is_path(text: str) -> bool:
     try:
-        return Path(text).exists()
+        return bool(text) and Path(text).exists()
     except OSError:
         # longer than any file name
         return False

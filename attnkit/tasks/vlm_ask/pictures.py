@@ -30,6 +30,8 @@ EXPECTED = "expected PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
 # 0.4 GB as RGB; more is either a mistake or reduced while it is decoded
 MOST_PIXELS = 128_000_000
 SIXTEEN_BITS = 65535
+# by which a JPEG can be made smaller while it is decoded
+JPEG_FACTORS = (2, 4, 8)
 
 
 def kind_of(head: bytes) -> str | None:
@@ -59,8 +61,8 @@ def read_rgb(source: Path | bytes, name: str) -> tuple[Image, list[str]]:
     with _opened(source, name) as image:
         width, height = image.size
         if width * height > MOST_PIXELS and image.format in ("JPEG", "MPO"):
-            share = (MOST_PIXELS / (width * height)) ** 0.5
-            image.draft("RGB", (int(width * share), int(height * share)))
+            factor = next((one for one in JPEG_FACTORS if width * height <= MOST_PIXELS * one**2), JPEG_FACTORS[-1])
+            image.draft("RGB", (width // factor, height // factor))
             notices.append(f"reduced from {width}x{height} to {image.width}x{image.height} pixels while reading")
         if image.width * image.height > MOST_PIXELS:
             raise PictureError(

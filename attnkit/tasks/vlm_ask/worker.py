@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from attnkit.models.vlm.sinks import SinkProfile, read_profile
+from attnkit.models.vlm.sinks import SinkProfile, known_profile, read_profile
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
 from .calibrations.settings import parse_layers
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from attnkit.runtime.outputs import Outputs
 
     from .files import VlmAskFiles
-
-# what a model's folder may hold beside its weights
-FOLDER_PROFILE = "sinks.json"
 
 
 @dataclass
@@ -203,8 +200,7 @@ def _open(command: VlmAskFiles, context: Context) -> VisionLanguageModel:
 
 
 def _profile(command: VlmAskFiles, vlm: VisionLanguageModel) -> SinkProfile | None:
-    """The sinks of the model: of --profile, else of its folder; None where nothing is known of them."""
-    own = vlm.path / FOLDER_PROFILE
+    """The sinks of the model: those of --profile, of its folder, or published ones; None where none are known."""
     if command.profile is not None:
         profile = read_profile(command.profile)
         if profile.hidden_size != vlm.hidden_size:
@@ -213,4 +209,4 @@ def _profile(command: VlmAskFiles, vlm: VisionLanguageModel) -> SinkProfile | No
                 f"the model has {vlm.hidden_size}"
             )
         return profile
-    return read_profile(own) if own.is_file() else None
+    return known_profile(vlm)

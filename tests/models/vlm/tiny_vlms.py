@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,13 @@ def tiny_vlm(name: str) -> VisionLanguageModel:
     """The network of a family, opened as attnkit uses it; shared by all tests, which leave it as it was."""
     model = network(name)
     return wrap(model, Processor(FAMILIES[name], tokenizer(), _image_processor(name), model.config, None))
+
+
+def save_tiny(name: str, folder: Path) -> Path:
+    """The network of a family with its processor as a folder that transformers and attnkit open."""
+    for part in (network(name), tokenizer(), _image_processor(name)):
+        part.save_pretrained(folder)
+    return folder
 
 
 def picture(width: int = 40, height: int = 28, seed: int = 0) -> Image.Image:
