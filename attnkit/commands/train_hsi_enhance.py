@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from attnkit.runtime.training_options import Device, Json, Overwrite, Quiet, Resume, Threads, talk
 
 
 def train_hsi_enhance(
@@ -26,14 +27,12 @@ def train_hsi_enhance(
         int | None, typer.Option("--cubes", min=25, help="Cubes made before the first batch; else the recipe's number")
     ] = None,
     init: Annotated[Path | None, typer.Option("--init", metavar="FILE", help="Weights to begin with")] = None,
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to compute")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; all cores when not given")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from FILE.checkpoint")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on standard output")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only")] = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the model of hsi-enhance on bright cubes that are darkened by a physical model.
 
@@ -49,10 +48,7 @@ def train_hsi_enhance(
     from attnkit.runtime.answers import print_document
     from attnkit.tasks.hsi_enhance.training import recipe_of, train
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
+    say = talk(quiet)
     recipe = recipe_of(arch, seed=seed, minutes=minutes, steps=steps, cubes=cubes)
     result = train(
         data, out, recipe, device=device, threads=threads, resume=resume, overwrite=overwrite, init=init, say=say

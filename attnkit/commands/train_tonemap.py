@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from attnkit.runtime.training_options import Device, Json, Overwrite, Quiet, Resume, Threads, talk
 
 
 def train_tonemap(
@@ -33,14 +34,12 @@ def train_tonemap(
         list[str] | None,
         typer.Option("--without", metavar="map|remap", help="Leave a part of the model out (ablation); repeatable"),
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to compute")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; all cores when not given")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from FILE.checkpoint")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on standard output")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only")] = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the model of tonemap on views of HDR panoramas.
 
@@ -71,10 +70,7 @@ def train_tonemap(
         use_remap="remap" not in (without or []),
     )
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
+    say = talk(quiet)
     result = train(
         data, out, recipe, device=device, threads=threads, resume=resume, overwrite=overwrite, init=init, say=say
     )

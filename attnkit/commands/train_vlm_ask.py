@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from attnkit.runtime.errors import UsageError
+from attnkit.runtime.training_options import Device, Json, Overwrite, Quiet, Resume, Threads, talk
 
 MINUTES, STEPS = 50.0, 12000
 ADAPTER = "Adapters"
@@ -74,14 +74,12 @@ def train_vlm_ask(
             "--set", metavar="NAME.KEY=VALUE", help="A setting of the adapter; repeatable", rich_help_panel=ADAPTER
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to compute")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; all cores when not given")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from DIR.checkpoint")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DIR")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The result as one JSON document on standard output")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only")] = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the embedded model of vlm-ask on generated scenes, or an adapter on questions of your own.
 
@@ -100,9 +98,7 @@ def train_vlm_ask(
     """
     from attnkit.runtime.answers import print_document
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
+    say = talk(quiet)
 
     shared: dict[str, Any] = {
         "device": device, "threads": threads, "resume": resume, "overwrite": overwrite, "say": say,
