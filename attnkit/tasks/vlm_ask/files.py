@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .worker import VlmAskWorker
 
 DEFAULT_MODEL = "tiny-llava"
+# what a system with a GPU has, one of them at least
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 # what a comparison shows beside the answer
 COMPARED = (
     Column("calibration", "calibration"),
@@ -140,11 +143,12 @@ class VlmAskFiles(FileCommand):
         return read_settings(path)
 
     def resolve_device(self, requested: str) -> str:
-        if requested.startswith("cuda"):
-            from attnkit.models.torch_model import torch_device
+        # a plan on a machine without a GPU need not wait for torch
+        if requested == "cpu" or (requested == "auto" and not any(map(os.path.exists, GPU_NODES))):
+            return "cpu"
+        from attnkit.models.torch_model import torch_device
 
-            return torch_device(requested)
-        return requested
+        return torch_device(requested)
 
     def estimate(self, item: Item, format: str) -> Estimate:
         job: Job = item.payload
