@@ -20,6 +20,8 @@ LONGEST = (
 
 # as commands have it: threads that wait for each other make small products a hundred times slower on a busy machine
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# two test processes share the cores: threads that wait must not keep one busy
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # a run in the background or under nohup ignores these, and so would every command that a test starts and then stops
 for stop, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
