@@ -72,13 +72,16 @@ class LayerScore:
 def sink_scores(hidden: Tensor, dims: Sequence[int]) -> Tensor:
     """Sink score of each token, [B, N], from hidden states [B, N, D] that enter a layer.
 
-    The largest of |x_d| / sqrt(mean_k x_k^2 + 1e-6) over the sink dimensions, in float32; at most sqrt(D).
+    The largest of |x_d| / sqrt(mean_k x_k^2 + 1e-6) over the sink dimensions, in float32; at most sqrt(D). Without any
+    dimension every score is 0.
 
     Notes
     -----
     VAR ("See What You Are Told", arXiv 2503.03321), sink score; no learned weight of a norm takes part.
     """
     exact = hidden.float()
+    if not len(dims):
+        return exact.new_zeros(exact.shape[:-1])
     scale = (exact.square().mean(-1) + EPSILON).sqrt()
     return exact[..., list(dims)].abs().amax(-1) / scale
 

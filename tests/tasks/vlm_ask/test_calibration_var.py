@@ -235,6 +235,20 @@ def test_batch_gives_the_answers_of_each_alone(name: str) -> None:
         assert two.reports["var"]["rows_changed"] > 0
 
 
+def test_model_without_known_sinks_says_the_largest_score_seen() -> None:
+    vlm = tiny_vlm("llava")
+    profile = SinkProfile((), 0.0, 64, "none", "test")
+    (answer,) = ask(
+        vlm, [Request((picture(),), QUESTIONS[0])], arm=("var",), decoding=Decoding(max_tokens=2), profile=profile
+    )
+    report = answer.reports["var"]
+    # of 64 numbers the largest is 2 to 4 times their root mean square
+    assert 1.5 < report["largest_score"] < 8
+    assert "no sink dimension is known" in report["warning"]
+    assert f"largest score {report['largest_score']:g}" in report["warning"]
+    assert report["sinks"] == {} and report["rows_changed"] == 0
+
+
 def test_beams_and_samples_run_with_the_same_sinks(with_sinks: Any) -> None:
     vlm = with_sinks["llava"]
     request = [Request((picture(),), QUESTIONS[0])]

@@ -131,15 +131,19 @@ class Var(Calibration):
         return dims, tau
 
     def observe(self, layer: int, start: int, hidden: Tensor) -> None:
-        if layer not in self.layers or not self.dims:
+        if layer not in self.layers:
             return
         # beams of one prompt are alike while the prompt is read; only the prompt is looked at: keys are cached, and
         # what a token was then is what it stays
         stride = len(hidden) // len(self.image)
-        scores = sink_scores(hidden[::stride, : self.image.shape[1] - start], self.dims)
+        looked_at = hidden[::stride, : self.image.shape[1] - start]
+        # where no dimension is known, the largest of all is told, and nothing is a sink
+        scores = sink_scores(looked_at, self.dims or range(looked_at.shape[-1]))
         if self.any_padded:
             scores = scores.masked_fill(self.padded[:, start : start + scores.shape[1]], 0)
         self.sink_scores.setdefault(layer, []).append(scores)
+        if not self.dims:
+            return
         known, found = self.sinks.get(layer), scores > self.tau
         sinks = self.sinks[layer] = found if known is None else torch.cat([known, found], 1)
         self.active[layer] = bool((sinks & self.image[:, : sinks.shape[1]]).any())
