@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from attnkit.runtime.command import FileCommand
     from attnkit.runtime.options import BatchOptions
 
+# notices of items that are shown unasked: one of the same kind for thousands of items buries the others
+MOST_WARNINGS = 20
+
 
 def run_files(command: FileCommand, inputs: Sequence[str], batch: BatchOptions) -> int:
     """Run `command` over `inputs` as the batch options say; returns the exit code of the process.
@@ -54,6 +57,7 @@ class Run:
         self.plan: Plan | None = None
         self.table: AnswerTable | None = None
         self.lost_record: str | None = None
+        self.warnings = 0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -289,7 +293,9 @@ class Run:
         places = ", ".join(outcome.record["outputs"].values()) or "standard output"
         line = f"{step.item.name} -> {places} ({outcome.seconds:.2f} s)"
         for warning in outcome.record.get("warnings", ()):
-            self.talk.info(f"{step.item.name}: {warning}")
+            self.warnings += 1
+            say = self.talk.info if self.warnings <= MOST_WARNINGS else self.talk.detail
+            say(f"{step.item.name}: {warning}")
         assert self.plan is not None
         if len(self.plan.steps) == 1 and not self.plan.layout.to_standard_output:
             self.talk.info(line)
@@ -365,6 +371,8 @@ class Run:
         taken = plan.layout.to_standard_output and plan.layout.format != TEXT
         if scored and not (self.batch.json or self.batch.jsonl or self.batch.quiet or taken):
             render.show_table(columns, scored)
+        if self.warnings > MOST_WARNINGS and not self.batch.verbose:
+            self.talk.info(f"{self.warnings - MOST_WARNINGS} more notices; --verbose shows them, the record has them")
         if len(plan.steps) > 1 or counts["skipped"]:
             parts = [f"{counts['ok']} done", f"{counts['skipped']} left out", f"{counts['failed']} failed"]
             if counts["not_run"]:

@@ -53,8 +53,9 @@ class Echo(FileCommand):
         return self
 
     def run(self, item: Item, outputs: Outputs) -> dict[str, Any]:
+        told = {"warnings": ["beware"]} if "danger" in item.name else {}
         outputs.row(said=f"{item.payload}\n{item.payload}", group=[one.name for one in item.group])
-        return {"parts": [item.payload, item.payload.upper()], "group": [one.name for one in item.group]}
+        return {"parts": [item.payload, item.payload.upper()], "group": [one.name for one in item.group], **told}
 
 
 def run(capsys: pytest.CaptureFixture[str], command: Echo, words: str, **options: Any) -> tuple[int, str, str]:
@@ -101,6 +102,14 @@ def test_items_know_those_that_can_be_done_with_them(capsys: pytest.CaptureFixtu
     groups = [item.get("group") for item in json.loads(run(capsys, Echo(2), "a lost b c", json=True)[1])["items"]]
     assert groups == [["a", "b"], None, ["a", "b"], ["c"]]
     assert json.loads(run(capsys, Echo(), "a", json=True)[1])["items"][0]["group"] == []
+
+
+def test_notices_of_many_items_are_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(f"danger{at}" for at in range(23))
+    err = run(capsys, Echo(), words)[2]
+    assert err.count("beware") == 20 and "3 more notices; --verbose shows them" in err
+    err = run(capsys, Echo(), words, verbose=True)[2]
+    assert err.count("beware") == 23 and "more notices" not in err
 
 
 def test_words_are_part_of_an_items_content(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tiny_vlms import picture
 from attnkit.tasks.vlm_ask.answer_files import read_answers
 
 QUESTION = "what is there in the picture"
+ADAPTED = ("--adapter", "l.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -248,3 +249,19 @@ def test_beams_answer(asked) -> None:
     (greedy,) = document(asked("a.png", QUESTION, "--json", "--probs"))
     total = [np.prod([token["probability"] for token in one["tokens"]]) for one in (item, greedy)]
     assert total[0] >= total[1] - 1e-6
+
+
+def test_an_adapter_answers_and_is_gone_afterwards(asked, folder: Path, work: Path) -> None:
+    from attnkit.models import registry
+    from attnkit.models.adapters.attach import attach
+    from attnkit.models.adapters.files import save_adapter
+
+    vlm = registry.open_model(folder, task="vlm-ask")
+    attachment = attach(vlm.model, "lora", seed=1)
+    draw = np.random.default_rng(0)
+    attachment.load_arrays({name: draw.normal(0, 1, value.shape) for name, value in attachment.arrays().items()})
+    save_adapter(work / "l.safetensors", attachment, base="small")
+    plain, adapted = (document(asked("a.png", QUESTION, "--json", *more))[0] for more in ((), ADAPTED))
+    assert adapted["first_probability"] != plain["first_probability"]
+    assert document(asked("a.png", QUESTION, "--verify", "--json", *ADAPTED))[0]["verified"] is True
+    assert document(asked("a.png", QUESTION, "--json"))[0]["first_probability"] == plain["first_probability"]

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
+import torch
+
 from attnkit.models.vlm.sinks import SinkProfile, known_profile, read_profile
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from attnkit.runtime.outputs import Outputs
 
     from .files import VlmAskFiles
+
+# below this many parameters threads wait for each other longer than they work, on a busy machine much longer
+SMALL_MODEL = 20_000_000
 
 
 @dataclass
@@ -45,6 +50,8 @@ class VlmAskWorker:
         self.command = command
         self.context = context
         self.vlm = _open(command, context)
+        small = self.vlm.model.num_parameters() < SMALL_MODEL
+        torch.set_num_threads(1 if small else max(1, context.threads))
         self.profile = _profile(command, self.vlm)
         count = len(self.vlm.layers)
         self.layers = parse_layers(command.layers or "auto", count, range(count), "--layers")
@@ -181,12 +188,9 @@ def _visual_sinks(answer: Answer) -> list[int]:
 
 
 def _open(command: VlmAskFiles, context: Context) -> VisionLanguageModel:
-    import torch
-
     from attnkit.models import registry
     from attnkit.models.identity import kept_model
 
-    torch.set_num_threads(max(1, context.threads))
     if command.adapter is None:
         return kept_model(command.model, "vlm-ask", context.device, context.offline, command.dtype)
     from attnkit.models.adapters.files import load_adapter
