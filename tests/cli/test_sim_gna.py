@@ -151,10 +151,10 @@ def test_other_patterns(run: Run) -> None:
     ],
 )
 def test_a_million_tokens_of_other_patterns_take_no_time(line: str, run: Run) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert result(run("sim-gna", "-i", *line.split(), "--json"))["map_tiles_visited"] > 0
-    # .2 to 2 s alone; the limit leaves room for a loaded machine
-    assert time.perf_counter() - begin < 8
+    # .2 to 2 s of this process; the limit leaves room for slow machines
+    assert time.process_time() - begin < 8
 
 
 def test_settings_of_neighborhood_are_what_the_flags_are_short_for(run: Run) -> None:
@@ -166,9 +166,9 @@ def test_a_million_tokens_take_no_time(run: Run) -> None:
     run("sim-gna", *FLUX, "--json")
     line = ("-i", "100,100,100", "-w", "18,24,24", "-s", "2,8,8", "--sweep", "--json")
     for arguments in (line, ("-i", "1000000", "-w", "10000", "--json"), ("-i", "1000,1000", "-w", "99,98", "--json")):
-        begin = time.perf_counter()
+        begin = time.process_time()
         assert result(run("sim-gna", *arguments))["map_tiles_visited"] > 0
-        assert time.perf_counter() - begin < 1
+        assert time.process_time() - begin < 1
 
 
 def test_no_torch_is_imported(work: Path) -> None:

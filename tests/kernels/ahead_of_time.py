@@ -43,16 +43,19 @@ ONES: list[tuple[Any, dict[str, Any]]] = [
     (local_laplacian.curve_kernel, {"GAUSSIAN": False, "count": 1}),
     (local_laplacian.accumulate_kernel, {"rows": 1, "small_rows": 1, "columns": 1, "small_columns": 1}),
 ]
+HALVES = ("*bf16", "*fp16")
 HALF_KERNELS = ("down_kernel", "up_kernel", "lookup_kernel", "remap_kernel")
 
 
 def work() -> Iterator[tuple[Any, dict[str, Any], str, triton.Config, str]]:
     """Kernel, constants, pointer type, tuning choice and target of everything that is compiled."""
     for kernel, variants in VARIANTS:
-        half = ["*bf16", "*fp16"] if kernel.fn.__name__ in HALF_KERNELS else []
         for constants, config, target in itertools.product(variants, kernel.configs, TARGETS):
-            for pointer in ["*fp32", *(half if constants is variants[0] else [])]:
-                yield kernel, constants, pointer, config, target
+            yield kernel, constants, "*fp32", config, target
+        if kernel.fn.__name__ in HALF_KERNELS:
+            # halves are widened as they are loaded and need no more than float32 does: one choice for each
+            for (pointer, config), target in itertools.product(zip(HALVES, kernel.configs, strict=True), TARGETS):
+                yield kernel, variants[0], pointer, config, target
     for kernel, constants in ONES:
         yield kernel, constants, "*fp32", kernel.configs[0], "sm_90"
 

@@ -40,8 +40,9 @@ def test_flex_attention_agrees_forward(name):
 @pytest.fixture(scope="module")
 def interpreted():
     pytest.importorskip("triton", reason="triton is not installed")
+    interpreting = Path(__file__).parents[1] / "interpreting.py"
     done = subprocess.run(
-        [sys.executable, Path(pattern_engines.__file__), "triton"],
+        [sys.executable, interpreting, pattern_engines.__file__, "triton"],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

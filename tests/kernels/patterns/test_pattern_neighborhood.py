@@ -189,11 +189,11 @@ def test_default_tiles_have_128_slots():
 
 @pytest.mark.parametrize(("tile", "key_tile"), [((4, 4, 8), None), ((4, 4, 8), (2, 8, 8)), (128, 128)])
 def test_64k_tokens_are_mapped_in_no_time(tile, key_tile):
-    started = time.perf_counter()
+    started = time.process_time()
     block_map = Neighborhood((8, 16, 16)).block_map((16, 64, 64), tile, key_tile)
     assert block_map.query_tokens == 65536
-    # 5 to 200 ms alone; the limit leaves room for a loaded machine, and an N x N mask would not pass it
-    assert time.perf_counter() - started < 3
+    # 5 to 200 ms of this process; the limit leaves room for slow machines, and an N x N mask would not pass it
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(

@@ -216,17 +216,17 @@ def test_text_in_a_tail_and_in_blocks_gives_the_same_attention():
 @pytest.mark.parametrize("rule", ["code", "paper"])
 @pytest.mark.parametrize("canvas", [(16, 4096), (127, 517), (2048, 32)])
 def test_64k_tokens_are_mapped_in_no_time(rule, canvas):
-    started = time.perf_counter()
+    started = time.process_time()
     assert Radial(rule).block_map(canvas).density < 1
-    # 10 to 200 ms alone; the limit leaves room for a loaded machine
-    assert time.perf_counter() - started < 4
+    # 10 to 200 ms of this process; the limit leaves room for slow machines
+    assert time.process_time() - started < 4
 
 
 def test_a_million_tokens_of_odd_frames_are_mapped_in_little_memory():
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     density = Radial().block_map((16, 250, 250)).density
-    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # .4 s and .4 GB alone; frames of whole blocks are nearly the same map
     assert seconds < 8 and peak < 8e8

@@ -54,9 +54,9 @@ def with_blind_queries() -> BlockMap:
     return from_mask(mask, 16, 16)
 
 
-def maps(block: int = 16) -> dict[str, BlockMap]:
-    """Named maps for up to 2 samples and 4 heads, 37 to 64 tokens; `block` is the size of most blocks."""
-    both = random_mask(2, 4, 40, 45, share=0.3, seed=2)
+def maps(block: int = 16, heads: int = 4) -> dict[str, BlockMap]:
+    """Named maps for up to 2 samples and `heads` heads, 37 to 64 tokens; `block` is the size of most blocks."""
+    both = random_mask(2, heads, 40, 45, share=0.3, seed=2)
     # some blocks full, some empty
     both[:, 1, :16, :32] = True
     both[0, :, 16:, :16] = False
@@ -78,7 +78,7 @@ def maps(block: int = 16) -> dict[str, BlockMap]:
         "mask_each_sample": from_mask(both[:, :1], block, 2 * block),
         "mask_all": from_mask(both, block, block),
         "mask_permuted": from_mask(both, block, block, order(40, block, 3, 6), order(45, block, 7, 7)),
-        "blocks": from_blocks(random_mask(1, 4, 4, 3, share=0.6, seed=8), 4 * block, 3 * block, block, block),
+        "blocks": from_blocks(random_mask(1, heads, 4, 3, share=0.6, seed=8), 4 * block, 3 * block, block, block),
         "complement": from_blocks(
             random_mask(4, 3, share=0.6, seed=9), 4 * block - 3, 3 * block - 3, block, block
         ).complement(),
@@ -92,9 +92,9 @@ def maps(block: int = 16) -> dict[str, BlockMap]:
 
 def odd_maps() -> dict[str, BlockMap]:
     """Maps whose block sizes are no powers of two."""
-    grid = neighborhood_boxes(6, 8, 3)
+    grid = neighborhood_boxes(4, 6, 3)
     return {
-        "odd_boxes": from_boxes(grid, 7, 5, order(48, 7, 2, 10), order(48, 5, 1, 11)),
+        "odd_boxes": from_boxes(grid, 7, 5, order(24, 7, 2, 10), order(24, 5, 1, 11)),
         "odd_mask": from_mask(random_mask(2, 1, 23, 31, share=0.3, seed=12), 9, 11),
         "odd_dense": dense(20, 23, 7, 9),
     }

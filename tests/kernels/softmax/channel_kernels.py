@@ -22,7 +22,9 @@ from torch import Tensor
 GENERATOR = torch.Generator().manual_seed(0)
 # batch, tokens, groups, dim
 SHAPES = [(2, 37, 3, 32), (1, 1, 1, 1), (2, 70, 1, 5), (1, 200, 2, 16), (1, 64, 1, 33), (1, 0, 2, 8)]
-SIZES = [(32, "*fp32"), (32, "*bf16"), (64, "*fp32"), (64, "*fp16")]
+# padded dim and pointer; the widest are compiled with every choice, the others with one each
+WIDEST = [(64, "*fp32"), (64, "*fp16")]
+NARROW = [(32, "*fp32"), (32, "*bf16")]
 
 
 def normal(*shape: int) -> Tensor:
@@ -67,7 +69,8 @@ def work() -> Iterator[tuple[Any, str, dict[str, Any], Any, str]]:
     from attnkit_kernels.ahead_of_time import TARGETS, is_hip
 
     for kernel in (kernels.gram_kernel, kernels.mix_kernel):
-        for (dim, pointer), config, target in itertools.product(SIZES, kernel.configs, TARGETS):
+        choices = [*itertools.product(WIDEST, kernel.configs), *zip(NARROW, kernel.configs, strict=True)]
+        for ((dim, pointer), config), target in itertools.product(choices, TARGETS):
             sizes = {"DIM": dim, "PADDED": dim, "PRECISION": kernels.precision(pointer != "*fp32", is_hip(target))}
             yield kernel, pointer, sizes, config, target
         # arguments of 1, which triton turns into constants

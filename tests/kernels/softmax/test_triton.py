@@ -19,7 +19,8 @@ import interpreted_attention as script
 
 @pytest.fixture(scope="module")
 def interpreted():
-    command = [sys.executable, "-W", "ignore", script.__file__]
+    interpreting = Path(__file__).parents[1] / "interpreting.py"
+    command = [sys.executable, "-W", "ignore", str(interpreting), script.__file__]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
