@@ -7,6 +7,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,9 @@ def test_missing_packages_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (
         raised.value.exit_code == 1 and str(raised.value).endswith(f"run: {INSTALL}") and "\n" not in str(raised.value)
     )
-    checks = [*verify.verify("smol-llava"), *(one for one in verify.verify_all() if one.model == "smol-llava")]
+    own = registry.get("smol-llava")
+    monkeypatch.setattr(registry, "find", lambda: [own])
+    checks = [*verify.verify("smol-llava"), *verify.verify_all()]
     assert [one.state for one in checks] == ["skipped", "skipped"] and all(INSTALL in one.detail for one in checks)
 
 
@@ -213,15 +216,12 @@ def test_vision_tower_gives_what_its_graph_gives() -> None:
 
 
 @needs_packages
-def test_language_model_gives_what_its_file_gives() -> None:
+def test_language_model_gives_what_its_file_gives(reader: Any) -> None:
     import gguf
     from transformers import LlamaConfig, LlamaModel
 
     from attnkit.models.smol_llava.language import read_language
 
-    path = parts.LANGUAGE.path
-    assert path is not None
-    reader = open_gguf(path)
     config = read_config(reader)
     few = SimpleNamespace(
         fields=reader.fields,
@@ -256,12 +256,22 @@ def test_language_model_gives_what_its_file_gives() -> None:
     assert (normed(x, "output_norm") - got).abs().max() < 1e-4
 
 
-@needs_packages
-def test_tokens_are_those_of_the_file() -> None:
+@pytest.fixture(scope="module")
+def reader() -> Any:
+    """The language model's file."""
     path = parts.LANGUAGE.path
     assert path is not None
-    reader = open_gguf(path)
-    tokenizer = read_tokenizer(reader)
+    return open_gguf(path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(reader: Any) -> Any:
+    """Its tokenizer."""
+    return read_tokenizer(reader)
+
+
+@needs_packages
+def test_tokens_are_those_of_the_file(reader: Any, tokenizer: Any) -> None:
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
     assert tokenizer.convert_ids_to_tokens(list(range(len(tokens)))) == tokens
     assert tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) == len(tokens) == len(tokenizer) - 1
@@ -314,3 +324,29 @@ def test_assembled_folder_opens_and_speaks(monkeypatch: pytest.MonkeyPatch, tmp_
         assert (inputs.input_ids == model.config.image_token_id).sum() == 64
         answers = model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert answers.shape[1] > inputs.input_ids.shape[1]
+
+
+@needs_packages
+def test_rows_of_the_training_are_prompts_of_the_processor(tokenizer: Any) -> None:
+    from attnkit.models.smol_llava.tokens import make_processor
+    from attnkit.tasks.vlm_ask.captioned.packing import ChatPacking
+    from attnkit.tasks.vlm_ask.scenes.questions import Question
+
+    processor = make_processor(tokenizer)
+    packing = ChatPacking(processor.tokenizer, 64, 160)
+    questions = [
+        Question("count", "all", "How many cats are there?", "2"),
+        Question("name", "whole", "What is this?", "cat"),
+    ]
+    row = packing.pack([questions], [False])
+    ids, mask = row["ids"][0], row["mask"][0, 0]
+    for question in questions:
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question.text}]}]
+        text = processor.apply_chat_template(messages, add_generation_prompt=True)
+        prompt = processor.tokenizer(text.replace(IMAGE_TOKEN, IMAGE_TOKEN * 64)).input_ids
+        wanted = [*prompt, *processor.tokenizer(question.answer).input_ids, processor.tokenizer.eos_token_id]
+        # the last token of the answer sees the opening and its own question, in this order and at these places
+        ends = [place for place in range(160) if mask[place].sum() == len(wanted) and row["wanted"][0, place - 1] == 2]
+        seen = [ids[mask[place]].tolist() for place in ends]
+        assert wanted in seen
+        assert row["positions"][0][mask[ends[seen.index(wanted)]]].tolist() == list(range(len(wanted)))

@@ -15,20 +15,17 @@ def make_config(vision: Mapping[str, Any], text: Mapping[str, Any], layer: int |
     """
     from transformers import Dinov2Config, LlamaConfig, LlavaConfig
 
-    return LlavaConfig(
-        vision_config=Dinov2Config(**vision),
-        text_config=LlamaConfig(**text),
-        image_token_id=image_token,
-        image_seq_length=(vision["image_size"] // vision["patch_size"]) ** 2,
-        vision_feature_layer=layer,
+    arguments: dict[str, Any] = {
+        "image_token_id": image_token,
+        "image_seq_length": (vision["image_size"] // vision["patch_size"]) ** 2,
+        "vision_feature_layer": layer,
         # the class token is dropped
-        vision_feature_select_strategy="default",
-        projector_hidden_act="gelu",
-        tie_word_embeddings=True,
-        bos_token_id=text["bos_token_id"],
-        eos_token_id=text["eos_token_id"],
-        pad_token_id=text["pad_token_id"],
-    )
+        "vision_feature_select_strategy": "default",
+        "projector_hidden_act": "gelu",
+        "tie_word_embeddings": True,
+        **{name: text[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+    }
+    return LlavaConfig(vision_config=Dinov2Config(**vision), text_config=LlamaConfig(**text), **arguments)
 
 
 def make_model(config: Mapping[str, Any]) -> Any:

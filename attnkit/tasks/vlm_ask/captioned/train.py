@@ -14,9 +14,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="stamps, photographs, easy_vqa, font")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="weight file to write (.safetensors)")
     parser.add_argument("--minutes", type=float, default=35.0, help="most time to train, after the material")
-    parser.add_argument("--pictures", type=int, default=2560, help="pictures that are made before the first step")
+    parser.add_argument("--pictures", type=int, default=4800, help="pictures that are made before the first step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--compile", action="store_true", help="compile the layers first (needs a C++ compiler)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--resume", action="store_true", help="go on from FILE.checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
@@ -37,6 +38,7 @@ def main() -> None:
             threads=given.threads,
             resume=given.resume,
             overwrite=given.overwrite,
+            compiled=given.compile,
             say=say,
         )
     except AttnkitError as error:
