@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnkit.models import registry
+from attnkit.models import registry, training_loop
 from attnkit.models.adapters.attach import Attachment, attach, settings_of
 from attnkit.models.adapters.files import base_identity, save_adapter
-from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
+from attnkit.runtime.errors import UsageError
 from attnkit.runtime.values import parse_settings
 
 from .adapter_examples import IGNORED, Batch, Batches, read_examples
@@ -26,8 +24,6 @@ from .adapter_examples import IGNORED, Batch, Batches, read_examples
 if TYPE_CHECKING:
     from attnkit.models.vlm.opening import VisionLanguageModel
 
-CHECKPOINT_MINUTES = 2.0
-REPORT_STEPS = 50
 VALIDATION_QUESTIONS = 500
 WARM_STEPS = 20
 
@@ -110,53 +106,30 @@ def draw_batch(step: int, count: int, recipe: AdapterRecipe) -> list[int]:
     return [int(orders[place // count][place % count]) for place in places]
 
 
-def steps(
-    vlm: VisionLanguageModel,
-    attachment: Attachment,
-    batches: Batches,
-    recipe: AdapterRecipe,
-    state: dict[str, Any] | None,
-) -> Iterator[tuple[int, float, dict[str, Any]]]:
-    """Train until steps or time are used up; yields (step, loss, state to go on from) after each step."""
+def training_of(
+    vlm: VisionLanguageModel, attachment: Attachment, batches: Batches, recipe: AdapterRecipe
+) -> training_loop.Training:
+    """The training of an adapter that is on its model."""
     parameters = list(attachment.parameters())
     optimiser = torch.optim.AdamW(
         [
             {"params": [one for one in parameters if one.ndim > 1], "weight_decay": recipe.weight_decay},
             # p and mu are drawn to no value, nor are biases
             {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.rate,
+        ]
     )
-    begun, spent = 0, 0.0
-    if state is not None:
-        attachment.modules.load_state_dict(state["adapter"])
-        optimiser.load_state_dict(state["optimiser"])
-        begun, spent = state["step"], state["minutes"]
-    started = time.monotonic() - 60 * spent
-    for step in range(begun, recipe.steps):
-        minutes = (time.monotonic() - started) / 60
-        progress = max(step / recipe.steps, minutes / recipe.minutes)
-        if progress >= 1:
-            return
-        rate = recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / WARM_STEPS)
-        loss = answer_loss(vlm, batches[draw_batch(step, len(batches), recipe)])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        attachment.constrain()
-        yield (
-            step,
-            loss.item(),
-            {
-                "adapter": attachment.modules.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "minutes": float(minutes),
-            },
-        )
+
+    def rates(step: int, progress: float) -> list[float]:
+        rate = recipe.rate * (0.02 + 0.98 * training_loop.cosine(progress))
+        return [rate * training_loop.warm_up(step, WARM_STEPS)] * 2
+
+    return training_loop.Training(
+        kept={"adapter": attachment.modules, "optimiser": optimiser},
+        optimiser=optimiser,
+        rates=rates,
+        loss=lambda step, progress: {"loss": answer_loss(vlm, batches[draw_batch(step, len(batches), recipe)])},
+        after=lambda step: attachment.constrain(),
+    )
 
 
 def train_adapter(
@@ -192,19 +165,8 @@ def train_adapter(
     attachment = attach(vlm.model, recipe.kind, settings, seed=recipe.seed)
     say(f"{recipe.kind} of {attachment.count_parameters()} parameters; before it {plain}")
     try:
-        state: dict[str, Any] | None = None
-        losses: list[float] = []
-        saved = time.monotonic()
-        for step, loss, state in steps(vlm, attachment, training, recipe, before):
-            losses.append(loss)
-            if (step + 1) % REPORT_STEPS == 0:
-                say(f"step {step + 1}  minutes {state['minutes']:.1f}  loss {np.mean(losses):.4f}")
-                losses.clear()
-            if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-                save_checkpoint(checkpoint, state, made_from)
-                saved = time.monotonic()
-        if state is None:
-            raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
+        loop = training_of(vlm, attachment, training, recipe)
+        done, minutes = training_loop.run(loop, made_from, checkpoint, before, say)
         provenance = {
             "recipe": asdict(recipe),
             "files": examples.files,
@@ -214,13 +176,13 @@ def train_adapter(
             "validation_questions": min(len(held_out), VALIDATION_QUESTIONS),
             "validation_before": plain,
             "validation": validate(vlm, held_out, recipe.batch),
-            "steps": state["step"],
+            "steps": done,
         }
         save_adapter(out, attachment, base=base, provenance=provenance)
     finally:
         attachment.detach()
     checkpoint.unlink(missing_ok=True)
-    return {**provenance, "minutes": round(state["minutes"], 2), "out": str(out)}
+    return {**provenance, "minutes": round(minutes, 2), "out": str(out)}
 
 
 def train_on(

@@ -17,10 +17,10 @@ sys.path.append(str(Path(__file__).parents[2] / "models" / "vlm"))
 
 from tiny_vlms import NAMES, tiny_vlm
 
+from attnkit.models import training_loop
 from attnkit.models.adapters.files import load_adapter
 from attnkit.models.weights import read_description, read_weights
 from attnkit.runtime.errors import ItemError, UsageError
-from attnkit.tasks.vlm_ask import adapter_training
 from attnkit.tasks.vlm_ask.adapter_examples import Batches, Example, read_examples
 from attnkit.tasks.vlm_ask.adapter_training import AdapterRecipe, answer_loss, draw_batch, train_adapter, validate
 from attnkit.tasks.vlm_ask.task import Decoding, Request, ask
@@ -77,19 +77,19 @@ def test_two_runs_and_a_stopped_one_write_the_same_bytes(
     files = [tmp_path / f"{name}.safetensors" for name in ("one", "other", "parts")]
     for path in files[:2]:
         trained(data, path, recipe)
-    monkeypatch.setattr(adapter_training, "CHECKPOINT_MINUTES", 0.0)
-    save = adapter_training.save_checkpoint
+    monkeypatch.setattr(training_loop, "CHECKPOINT_MINUTES", 0.0)
+    save = training_loop.save_checkpoint
 
     def stop_after_three(path: Path, state: dict[str, Any], made_from: dict[str, Any]) -> None:
         save(path, state, made_from)
         if state["step"] == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapter_training, "save_checkpoint", stop_after_three)
+    monkeypatch.setattr(training_loop, "save_checkpoint", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         trained(data, files[2], recipe)
     assert not files[2].exists() and not hasattr(tiny_vlm("llava").model, "attnkit_adapter")
-    monkeypatch.setattr(adapter_training, "save_checkpoint", save)
+    monkeypatch.setattr(training_loop, "save_checkpoint", save)
     with pytest.raises(UsageError, match=r"was made with rate 0.01, got 0.5"):
         trained(data, files[2], replace(recipe, rate=0.5), resume=True)
     trained(data, files[2], recipe, resume=True)
