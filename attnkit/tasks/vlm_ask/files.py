@@ -17,7 +17,7 @@ from attnkit.runtime.options import BatchOptions
 from .calibrations.settings import NONE, arm_name, parse_calibrations, settings_for
 from .jobs import Job, item_of_pictures, read_tasks
 from .pictures import KINDS, SUFFIXES, kind_of, read_size
-from .rows import compared
+from .rows import compared, shown
 
 if TYPE_CHECKING:
     from .worker import VlmAskWorker
@@ -168,7 +168,7 @@ class VlmAskFiles(FileCommand):
     def say(self, row: Mapping[str, Any]) -> str | None:
         if self.compare:
             return None
-        answer = str(row["answer"])
+        answer = shown(str(row["answer"]))
         # of several answers to one question each is one line
         return answer if len(self.arms) == 1 else f"{row['calibration']}\t{' '.join(answer.splitlines())}"
 

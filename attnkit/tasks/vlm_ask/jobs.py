@@ -13,7 +13,7 @@ from attnkit.runtime.items import STANDARD_STREAM, Item, safe_stem
 from .record_files import Row, first, read_records
 
 # kept beside the answer, so that it can be scored without the file of tasks
-CARRIED = ("label", "category", "kind", "split", "image_id")
+CARRIED = ("label", "category", "kind", "form", "clutter", "split", "image_id")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Job:
     id         as its file has it, or the names of its pictures
     images     names of the pictures, as they were given
     sources    where they are: files, or the bytes of standard input
-    carried    further keys of its task
+    carried    further keys of its task, the same ones for all tasks of a file
     """
 
     id: str | int
@@ -72,7 +72,10 @@ def read_tasks(path: Path, image_root: Path | None, question: str | None) -> lis
     root = path.parent if image_root is None else image_root
     broken = [(text.partition(":")[0], text) for text in records.broken]
     items = [(_number(place), _broken(place, f"{path}, {text}")) for place, text in broken]
-    items += [(_number(place), _task(f"{path}, {place}", place, row, root, question)) for place, row in records.rows]
+    keys = [key for key in CARRIED if any(_carried(row, key) is not None for _, row in records.rows)]
+    items += [
+        (_number(place), _task(f"{path}, {place}", place, row, root, question, keys)) for place, row in records.rows
+    ]
     return [item for _, item in sorted(items, key=lambda entry: entry[0])]
 
 
@@ -84,7 +87,12 @@ def _broken(place: str, problem: str) -> Item:
     return Item(name=place, stem=safe_stem(place), kind="task", problem=problem)
 
 
-def _task(where: str, place: str, row: Row, root: Path, question: str | None) -> Item:
+def _carried(row: Row, key: str) -> Any:
+    # files to train on call it the answer
+    return first(row, "label", "answer") if key == "label" else row.get(key)
+
+
+def _task(where: str, place: str, row: Row, root: Path, question: str | None, keys: Sequence[str]) -> Item:
     identifier = first(row, "id", "question_id")
     # a line number is an id too, if no other is given
     identifier = _number(place) if identifier is None else identifier
@@ -107,7 +115,7 @@ def _task(where: str, place: str, row: Row, root: Path, question: str | None) ->
     lost = next((path for path in paths if not path.is_file()), None)
     if lost is not None:
         problem = f"{where}: {lost}: no such picture; --image-root names the folder of the pictures"
-    carried = {key: row[key] for key in CARRIED if key in row}
+    carried = {key: _carried(row, key) for key in keys}
     return Item(
         name=name,
         stem=safe_stem(name),

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 DIGITS = 6
 
 
-def about_job(job: Job, carried: Sequence[str] = ()) -> dict[str, Any]:
-    """What a row says of its question; `carried` keys of tasks are in every row of a table."""
+def about_job(job: Job) -> dict[str, Any]:
+    """What a row says of its question."""
     return {
         "id": job.id,
         "image": job.images[0] if len(job.images) == 1 else list(job.images),
         "question": job.question,
-        **{key: job.carried.get(key) for key in carried},
+        **job.carried,
     }
 
 
@@ -92,11 +92,17 @@ def compared(answer: Mapping[str, Any]) -> dict[str, Any]:
     found = any("visual_sinks" in report for report in reports)
     return {
         **answer,
-        "answer": " ".join(answer["answer"].split()),
+        "answer": " ".join(shown(answer["answer"]).split()),
+        "first_token": shown(answer["first_token"] or ""),
         "attention_moved": total("attention_moved"),
         "rows_changed": total("rows_changed"),
         "visual_sinks": len({sink for sinks in layers for sink in sinks}) if found else None,
     }
+
+
+def shown(text: str) -> str:
+    """A text that a terminal can be given: a model may say control characters as well."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
 
 
 def warnings_of(answer: Answer) -> list[str]:

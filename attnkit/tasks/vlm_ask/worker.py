@@ -14,7 +14,7 @@ from attnkit.models.vlm.sinks import SinkProfile, known_profile, read_profile
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
 from .calibrations.settings import parse_layers
-from .jobs import CARRIED, Job
+from .jobs import Job
 from .maps import write_map
 from .observers import Heat, Observer, RowStream
 from .pictures import read_rgb
@@ -154,7 +154,7 @@ class VlmAskWorker:
 
     def _record(self, item: Item, asked: Asked, outputs: Outputs) -> dict[str, Any]:
         command = self.command
-        shared = about_job(asked.job, CARRIED if command.tasks is not None else ())
+        shared = about_job(asked.job)
         first = (item.group or (item,))[0].index
         common: dict[str, Any] = {
             "model": command.model_name,

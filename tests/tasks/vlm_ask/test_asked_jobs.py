@@ -26,15 +26,17 @@ def test_our_keys_and_those_of_pope(tmp_path: Path) -> None:
         tmp_path,
         {"id": "x/1", "image": "a.png", "question": "what?", "label": "red", "category": "colour", "more": 1},
         {"question_id": 7, "image": "b.png", "text": "is there a dog?", "label": "no"},
-        {"image": ["a.png", "b.png"]},
+        {"image": ["a.png", "b.png"], "answer": "a dog"},
     )
     first, second, third = read_tasks(path, None, "which?")
     assert (first.name, first.stem) == ("x/1", "x-1") and first.payload.carried == {
         "label": "red",
         "category": "colour",
     }
-    assert second.payload == Job(7, ("b.png",), (tmp_path / "b.png",), "is there a dog?", {"label": "no"})
+    carried = {"label": "no", "category": None}
+    assert second.payload == Job(7, ("b.png",), (tmp_path / "b.png",), "is there a dog?", carried)
     assert third.name == "3" and third.payload.question == "which?"
+    assert third.payload.carried == {"label": "a dog", "category": None}
     assert third.files == (tmp_path / "a.png", tmp_path / "b.png")
 
 
@@ -114,8 +116,9 @@ def test_a_line_of_a_comparison_sums_over_its_calibrations() -> None:
         "vhr": {"heads": [1]},
         "var": {"attention_moved": 0.5, "rows_changed": 2, "visual_sinks": {1: [3, 4], 2: [4]}},
     }
-    line = compared({"answer": "two\n red", "reports": reports})
+    line = compared({"answer": "two\n red", "first_token": "\x1b[2J", "reports": reports})
     assert line["answer"] == "two red" and line["attention_moved"] == 0.5
     assert (line["rows_changed"], line["visual_sinks"]) == (2, 2)
-    plain = compared({"answer": "", "reports": {}})
+    assert line["first_token"] == "\ufffd[2J"
+    plain = compared({"answer": "", "first_token": None, "reports": {}})
     assert plain["attention_moved"] is None and plain["visual_sinks"] is None
