@@ -24,7 +24,7 @@ def vlm_ask(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE...] [QUESTION]",
+            metavar="IMAGE... QUESTION",
             help="Images, folders, globs, then the question; - reads one of them from standard input",
         ),
     ] = None,

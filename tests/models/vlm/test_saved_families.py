@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_vlms import NAMES, picture, save_tiny, tiny_vlm
 
-from attnkit.models import registry
+from attnkit.models import identity, registry
 from attnkit.models.identity import model_identity
 from attnkit.models.vlm.opening import VisionLanguageModel
 from attnkit.runtime.errors import ItemError, UsageError
@@ -60,3 +60,17 @@ def test_identity_is_that_of_the_content(tmp_path: Path) -> None:
     weights[-1] ^= 1
     (tmp_path / "c" / "model.safetensors").write_bytes(weights)
     assert model_identity(str(tmp_path / "c")) != model_identity(str(one))
+
+
+def test_identity_of_a_large_folder_is_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "WHOLE_BYTES", 1000)
+    names = set()
+    for name, size, byte in (("a", 40_000_000, 0), ("b", 40_000_000, 1), ("c", 40_000_001, 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "llava"}')
+        with (tmp_path / name / "model.safetensors").open("wb") as stream:
+            stream.truncate(size)
+            stream.seek(size - 1)
+            stream.write(bytes([byte]))
+        names.add(model_identity(str(tmp_path / name)))
+    assert len(names) == 3 and all(name.startswith("sampled:") for name in names)
