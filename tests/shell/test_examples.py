@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+import torch
 
+from attnkit import cli
 from attnkit.models.weights import EMBEDDED_FOLDER
 from attnkit.runtime import manual
 
 WEIGHTS = EMBEDDED_FOLDER / "llf-lut.safetensors"
 EXAMPLES = manual.CHECKOUT / "examples"
+Run = Callable[[str], None]
 # what a test cannot have: hours, a checkpoint of somebody else, a cluster
 OUT_OF_REACH = {
     "attnkit train": "a training takes minutes and a folder of panoramas",
     "attnkit models import": "a published checkpoint is not ours to give away",
+    "llava-1.5-7b-hf": "14 GB of weights of somebody else",
     "--write-golden": "it writes into the installation",
     "pfs:": "pfstools is not installed",
     "--scheduler": "there is no cluster here; tests/runtime starts one",
@@ -109,10 +112,20 @@ def write_answers(folder: Path) -> None:
     (folder / "vqa.json").write_text(json.dumps([{"question_id": 1, "answer": "Blue"}]))
 
 
-def attnkit(command: str, folder: Path) -> None:
-    line = [sys.executable, "-m", *shlex.split(command)]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def attnkit(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs a command line in the folder and in this process, which has imported what most of them need."""
+    monkeypatch.chdir(folder)
+    threads = torch.get_num_threads()
+
+    def run(command: str) -> None:
+        program, *words = shlex.split(command)
+        assert program == "attnkit"
+        code = cli.run(words)
+        assert code == 0, capfd.readouterr().err
+
+    yield run
+    torch.set_num_threads(threads)
 
 
 def test_there_are_examples() -> None:
@@ -121,16 +134,23 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_example(command: str, folder: Path) -> None:
+def test_example(command: str, folder: Path, attnkit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for part, reason in OUT_OF_REACH.items():
         if part in command:
             pytest.skip(reason)
     if command.startswith("attnkit eval"):
         # of a light probe it would measure many large views
         (folder / "examples/hdr/city.exr").unlink()
+    if command.startswith("attnkit vlm-ask"):
+        # answers of another command, which this one would not add to
+        (folder / "answers.jsonl").unlink()
+    if command.startswith("attnkit bench-kernel") and ("--sweep" in command or "--baseline" in command):
+        # as few rounds as give an interval; memory takes processes of its own, which tests/cli has
+        monkeypatch.setenv("ATTNKIT_BENCH_KERNEL_REPEATS", "5")
+        monkeypatch.setenv("ATTNKIT_BENCH_KERNEL_MEMORY", "false")
     if "out/*.png" in command:
-        attnkit("attnkit tonemap examples/hdr --out out/ --method linear", folder)
-    attnkit(command, folder)
+        attnkit("attnkit tonemap examples/hdr --out out/ --method linear")
+    attnkit(command)
 
 
 def test_readme_pictures_are_free_to_give_away() -> None:
