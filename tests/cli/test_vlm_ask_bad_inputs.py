@@ -222,6 +222,31 @@ def test_a_model_larger_than_the_memory_is_not_loaded(asked, model: Path, work: 
     assert ended.code == 1 and "GB as float32, 0.00 GB of memory are free on cpu" in ended.line
 
 
+def test_of_a_batch_that_is_too_large_each_is_asked_alone(asked, work: Path, monkeypatch) -> None:
+    from attnkit.tasks.vlm_ask import task
+
+    whole = task.generate
+    for name in "bcd":
+        shutil.copy(work / "a.png", work / f"{name}.png")
+    (work / "e.png").write_bytes(b"")
+    names = [f"{name}.png" for name in "eabcd"]
+    wanted = asked("a.png", QUESTION).out.strip()
+
+    def narrow(vlm, prompt, *more):
+        if len(prompt.texts) > 1:
+            raise RuntimeError("not enough memory: you tried to allocate 9 bytes")
+        return whole(vlm, prompt, *more)
+
+    monkeypatch.setattr(task, "generate", narrow)
+    ended = asked(*names, QUESTION, "--each", "--batch-size", 4)
+    assert ended.code == 3 and ended.out.splitlines() == [f"{name}\t{wanted}" for name in names[1:]]
+    assert "e.png: the file is empty" in ended.err
+    # an error is that of its own item, in a batch as well
+    monkeypatch.setattr(task, "generate", lambda *_: (_ for _ in ()).throw(RuntimeError("not enough memory")))
+    ended = asked(*names[:2], QUESTION, "--each", "--batch-size", 2)
+    assert ended.code == 1 and "e.png: the file is empty" in ended.err and "a.png: out of memory" in ended.err
+
+
 def test_out_of_memory_while_answering_is_one_line(asked, monkeypatch) -> None:
     from attnkit.tasks.vlm_ask import task
 

@@ -78,9 +78,10 @@ class VlmAskWorker:
         seed = self.command.seed + items[0].index
         try:
             self._ask(list(asked.values()), seed, outputs)
-        except AttnkitError:
+        except AttnkitError as problem:
             if len(asked) == 1:
-                raise
+                self._done.update(dict.fromkeys(asked, problem))
+                return
             # one question may be at fault, or all together too large
             for index, one in asked.items():
                 one.answers.clear()
