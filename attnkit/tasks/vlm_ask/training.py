@@ -24,12 +24,22 @@ from attnkit.models.vlm.tiny_llava import load_state, make_model, make_processor
 from attnkit.runtime.errors import UsageError
 
 from .scenes.scene import COLOURS, HELD_OUT, SHAPES
-from .training_batches import IGNORED, Batch, Packing, SceneBatches, corpus, draw_questions, make_example
+from .training_batches import (
+    IGNORED,
+    Batch,
+    Packing,
+    SceneBatches,
+    corpus,
+    draw_questions,
+    make_example,
+    pixels_and_patches,
+)
+from .training_references import ReferenceHeads
 
 VALIDATION_STEPS = 500
 VALIDATION_SCENES = 60
 # a question of the validation and its answer need not share a row with others
-VALIDATION_LENGTH = 256
+VALIDATION_LENGTH = 400
 TOKENIZER_SCENES = 1500
 ENTRY = "tiny-llava"
 WHOLE = "attnkit-float32"
@@ -46,9 +56,11 @@ class Recipe:
     sight       share of the training in which only what lies in each patch is learned: without the language model
                 a step costs a fifth, and what its questions ask about can be seen when they come
     batch       pictures a step
-    length      tokens of a row: a picture's and those of about five questions
+    asked       pictures a step with questions
+    length      tokens of a row: a picture's and those of its questions, about fourteen
     easy_steps  steps from the first on, and from the first with questions on, whose scenes have clutter 0 and 1 only
     patch_loss  weight of the loss on what lies in each patch
+    reference_loss  of that on what the names in a question mean
     average     decay of the running mean of the weights, which is what is written
     precision   of matrix products; bfloat16 is fast where the processor has it
     """
@@ -57,12 +69,14 @@ class Recipe:
     minutes: float = 50.0
     steps: int = 12000
     batch: int = 32
-    length: int = 160
+    asked: int = 16
+    length: int = 256
     rate: float = 1.5e-3
     warm: int = 150
-    sight: float = 0.18
+    sight: float = 0.2
     easy_steps: int = 400
     patch_loss: float = 0.5
+    reference_loss: float = 0.5
     average: float = 0.998
     precision: str = "float32"
 
@@ -105,6 +119,19 @@ class PatchHeads(nn.Module):
         return total
 
 
+class Helps(nn.Module):
+    """What is trained beside the model and not written."""
+
+    def __init__(self, hidden: int, grid: int, tokenizer: Any) -> None:
+        super().__init__()
+        words = [
+            [tokenizer(f" {name}", add_special_tokens=False).input_ids[0] for name in names]
+            for names in (SHAPES, COLOURS)
+        ]
+        self.patches = PatchHeads(hidden, grid, *words)
+        self.references = ReferenceHeads(hidden, grid)
+
+
 def mark_places(model: Any) -> None:
     """Begin with position embeddings that are waves over rows and columns.
 
@@ -142,29 +169,33 @@ def image_tokens(model: Any, pixels: Tensor) -> Tensor:
     return model.model.multi_modal_projector(features)
 
 
-def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [M, vocabulary] at the places of a batch where an answer's token is wanted, and the places [B, length]."""
+def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [M, vocabulary] where an answer's token is wanted, these places [B, L], states half way up [B, L, D]."""
     embedded = model.get_input_embeddings()(batch.ids)
     places = batch.image_places
     embedded = torch.cat([embedded[:, : places.start], tokens.to(embedded.dtype), embedded[:, places.stop :]], 1)
-    states = model.model.language_model(
-        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
+    made = model.model.language_model(
+        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
+        output_hidden_states=True,
+    )  # fmt: skip
     asked = batch.wanted != IGNORED
-    return model.lm_head(states[asked]), asked
+    middle = made.hidden_states[len(model.model.language_model.layers) // 2]
+    return model.lm_head(made.last_hidden_state[asked]), asked, middle
 
 
-def loss_of(model: Any, heads: PatchHeads, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """The loss of a batch and its two parts; a batch without questions has one."""
+def loss_of(model: Any, helps: Helps, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+    """The loss of a batch and its parts; a batch without questions has one."""
     tokens = image_tokens(model, batch.pixels)
-    patches = heads.loss(tokens, batch.patches, model.get_input_embeddings().weight)
+    patches = helps.patches.loss(tokens, batch.patches, model.get_input_embeddings().weight)
     if not batch.ids.numel():
         return {"loss": patches, "patches": patches}
-    logits, asked = answer_logits(model, batch, tokens)
+    logits, asked, middle = answer_logits(model, batch, tokens)
     each = functional.cross_entropy(logits.float(), batch.wanted[asked], reduction="none")
     weights = batch.weights[asked]
     answers = (each * weights).sum() / weights.sum()
-    return {"loss": answers + recipe.patch_loss * patches, "answers": answers, "patches": patches}
+    names = helps.references.loss(middle, batch.named)
+    loss = answers + recipe.patch_loss * patches + recipe.reference_loss * names
+    return {"loss": loss, "answers": answers, "patches": patches, "names": names}
 
 
 def precise(recipe: Recipe, device: str) -> Any:
@@ -178,20 +209,19 @@ def validate(model: Any, tokenizer: Any, recipe: Recipe, device: str) -> dict[st
     """Share of held-out questions, by kind, whose whole answer is the likeliest at every token (clutter 0 and 1)."""
     side = model.config.vision_config.image_size
     grid = side // model.config.vision_config.patch_size
-    packing = Packing(tokenizer, grid**2, VALIDATION_LENGTH)
+    packing = Packing(tokenizer, grid, VALIDATION_LENGTH)
     right: dict[str, list[bool]] = {}
     model.eval()
     for start in range(0, VALIDATION_SCENES, recipe.batch):
         indices = range(HELD_OUT + start, HELD_OUT + min(start + recipe.batch, VALIDATION_SCENES))
         examples = [make_example(index, side, grid, index % 2) for index in indices]
         rows = [draw_questions(one.scene, np.random.default_rng((0, 7, one.scene.seed))) for one in examples]
-        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        patches = torch.from_numpy(np.stack([one.patches for one in examples]))
-        packed = packing.pack(rows, [False] * len(rows))
+        pixels, patches = pixels_and_patches(examples)
+        packed = packing.pack([one.scene for one in examples], rows, [False] * len(rows))
         batch = Batch(pixels, patches, image_places=packing.image_places, **packed).to(device)
         # rows of another length: what was compiled would be compiled anew
         with torch.inference_mode(), precise(recipe, device), torch.compiler.set_stance("force_eager"):
-            logits, asked = answer_logits(model, batch, image_tokens(model, batch.pixels))
+            logits, asked, _ = answer_logits(model, batch, image_tokens(model, batch.pixels))
         hits = torch.zeros_like(batch.wanted, dtype=torch.bool)
         hits[asked] = logits.argmax(-1) == batch.wanted[asked]
         for row, questions in enumerate(rows):
@@ -211,8 +241,8 @@ def _runs(flags: list[bool]) -> list[tuple[int, int]]:
 class SceneLoss:
     """The loss of every step, first of sight alone, from a share of the training on with questions too."""
 
-    def __init__(self, model: Any, heads: PatchHeads, batches: SceneBatches, recipe: Recipe, device: str) -> None:
-        self.model, self.heads, self.batches = model, heads, batches
+    def __init__(self, model: Any, helps: Helps, batches: SceneBatches, recipe: Recipe, device: str) -> None:
+        self.model, self.helps, self.batches = model, helps, batches
         self.recipe, self.device = recipe, device
         self.asking: int | None = None
 
@@ -226,7 +256,7 @@ class SceneLoss:
     def __call__(self, step: int, progress: float) -> dict[str, Tensor]:
         batch = self.batches.make(step, self.asking).to(self.device)
         with precise(self.recipe, self.device):
-            return loss_of(self.model, self.heads, batch, self.recipe)
+            return loss_of(self.model, self.helps, batch, self.recipe)
 
     def state_dict(self) -> dict[str, int | None]:
         """When the questions began."""
@@ -263,26 +293,22 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = make_model(config).to(where).train()
-        words = [
-            [tokenizer(f" {name}", add_special_tokens=False).input_ids[0] for name in names]
-            for names in (SHAPES, COLOURS)
-        ]
-        heads = PatchHeads(config["hidden"], grid, *words).to(where)
+        helps = Helps(config["hidden"], grid, tokenizer).to(where)
     mark_places(model)
     if init is not None:
         model.load_state_dict(load_state(init))
     if recipe.precision != "float32":
         model.set_attn_implementation(WHOLE)
     if compiled:
-        # in place: the names of the weights stay
+        # in place: the names of the weights stay. The states half way up are not to be had of a compiled language model
         model.model.vision_tower.compile(dynamic=False)
-        model.model.language_model.compile(dynamic=False)
-    packing = Packing(tokenizer, grid**2, recipe.length)
+    packing = Packing(tokenizer, grid, recipe.length)
+    pictures = (recipe.batch, recipe.asked)
     batches = SceneBatches(
-        packing, seed=recipe.seed, batch=recipe.batch, side=config["image"], grid=grid, easy_steps=recipe.easy_steps
+        packing, seed=recipe.seed, pictures=pictures, side=config["image"], easy_steps=recipe.easy_steps
     )
-    loss = SceneLoss(model, heads, batches, recipe, where)
-    trained = nn.ModuleList([model, heads])
+    loss = SceneLoss(model, helps, batches, recipe, where)
+    trained = nn.ModuleList([model, helps])
     optimiser = torch.optim.AdamW(trained.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.05)
     average = RunningMean(model, recipe.average)
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from .scenes.questions import KINDS, Question, ask
 from .scenes.render import patch_targets, render
 from .scenes.scene import HELD_OUT, Scene, make_scene
+from .training_references import NO_TARGET, TARGETS, UNKNOWN, References
 
 # how often a kind is asked of each picture
-TURNS = {"existence": 2.4, "colour": 0.6, "shape": 0.6, "count": 1.2, "position": 2.2, "description": 0.3}
+TURNS = {"existence": 5.5, "colour": 1.5, "shape": 1.5, "count": 3, "position": 5.5, "description": 0.5}
 # rows that are a conversation; in the others every question stands by itself
 CONVERSATIONS = 0.25
 # a drawn picture is used in this many steps, so far apart
@@ -45,6 +46,7 @@ class Batch:
     mask       [batch, 1, length, length], True where a query (row) sees a key (column)
     wanted     [batch, length], the next token where it is part of an answer, else IGNORED
     weights    [batch, length], of these
+    named      [batch, length, 5], what names in the questions mean, see `References.of`
     """
 
     pixels: Tensor
@@ -54,6 +56,7 @@ class Batch:
     mask: Tensor
     wanted: Tensor
     weights: Tensor
+    named: Tensor
     image_places: slice
 
     def to(self, device: str) -> Batch:
@@ -84,12 +87,14 @@ def draw_questions(scene: Scene, draw: np.random.Generator) -> list[Question]:
 
 
 class Packing:
-    """Turns questions and answers into rows of `length` tokens, with a tokenizer and a number of image tokens."""
+    """Turns questions and answers into rows of `length` tokens, for a model of grid x grid image tokens."""
 
-    def __init__(self, tokenizer: Any, image_tokens: int, length: int) -> None:
+    def __init__(self, tokenizer: Any, grid: int, length: int) -> None:
         self.tokenizer = tokenizer
         self.length = length
+        self.references = References(tokenizer, grid)
         head, tail = self._encode("USER: "), self._encode("\n")
+        image_tokens = grid**2
         image = [tokenizer.image_token_id] * image_tokens
         self.opening = [tokenizer.bos_token_id, *head, *image, *tail]
         self.image_places = slice(1 + len(head), 1 + len(head) + image_tokens)
@@ -102,11 +107,11 @@ class Packing:
         asked = f"{'' if first else 'USER: '}{question.text} ASSISTANT:"
         return self._encode(asked), [*self._encode(f" {question.answer}"), self.tokenizer.eos_token_id]
 
-    def pack(self, rows: list[list[Question]], conversations: list[bool]) -> dict[str, Any]:
+    def pack(self, scenes: list[Scene], rows: list[list[Question]], conversations: list[bool]) -> dict[str, Any]:
         """Rows of tokens with their masks, see `Batch`; questions that find no room in a row are left out."""
-        packed = [self._pack_row(*row) for row in zip(rows, conversations, strict=True)]
+        packed = [self._pack_row(*row) for row in zip(scenes, rows, conversations, strict=True)]
         length = self.length
-        batch = {
+        batch: dict[str, NDArray[Any]] = {
             name: np.full((len(rows), length), fill, kind)
             for name, fill, kind in (
                 ("ids", self.tokenizer.pad_token_id, np.int64),
@@ -116,6 +121,7 @@ class Packing:
                 ("part", -1, np.int64),
             )
         }
+        batch["named"] = np.full((len(rows), length, TARGETS), UNKNOWN)
         for index, one in enumerate(packed):
             for name, values in one.items():
                 batch[name][index, : len(values)] = values
@@ -125,10 +131,10 @@ class Packing:
         mask = seen & torch.ones(length, length, dtype=torch.bool).tril()
         return {**{name: torch.from_numpy(values) for name, values in batch.items()}, "mask": mask[:, None]}
 
-    def _pack_row(self, questions: list[Question], conversation: bool) -> dict[str, NDArray[Any]]:
+    def _pack_row(self, scene: Scene, questions: list[Question], conversation: bool) -> dict[str, NDArray[Any]]:
         opening = len(self.opening)
         ids, positions, part = list(self.opening), list(range(opening)), [0] * opening
-        wanted, weights = [IGNORED] * opening, [0.0] * opening
+        wanted, weights, named = [IGNORED] * opening, [0.0] * opening, [NO_TARGET] * opening
         for index, question in enumerate(questions):
             asked, answer = self.turn(question, first=index == 0 or not conversation)
             start = len(ids) if conversation else opening
@@ -138,6 +144,7 @@ class Packing:
             ids += asked + answer
             positions += range(start, start + count)
             part += [0 if conversation else index + 1] * count
+            named += [*self.references.of(asked, scene), *[NO_TARGET] * len(answer)]
             # the token before an answer's first asks for it
             wanted += [IGNORED] * (len(asked) - 1) + answer + [IGNORED]
             # a long answer counts more than a short one, but less than its length
@@ -145,22 +152,29 @@ class Packing:
         return {
             "ids": np.array(ids), "positions": np.array(positions), "part": np.array(part),
             "wanted": np.array(wanted), "weights": np.array(weights, np.float32),
+            "named": np.array(named),
         }  # fmt: skip
 
 
 class SceneBatches:
-    """The batch of every step, the same for the same seed."""
+    """The batch of every step, the same for the same seed.
 
-    def __init__(self, packing: Packing, *, seed: int, batch: int, side: int, grid: int, easy_steps: int) -> None:
-        self.packing, self.seed, self.batch = packing, seed, batch
-        self.side, self.grid, self.easy_steps = side, grid, easy_steps
-        self.examples: Callable[[int, bool], list[Example]] = lru_cache(BETWEEN * USES + 2)(self._examples)
+    pictures  of a batch without questions, and of one with questions
+    """
 
-    def _examples(self, step: int, easy: bool) -> list[Example]:
+    def __init__(self, packing: Packing, *, seed: int, pictures: tuple[int, int], side: int, easy_steps: int) -> None:
+        self.packing, self.seed, self.pictures = packing, seed, pictures
+        self.side, self.easy_steps = side, easy_steps
+        self.grid = packing.references.grid
+        self.examples: Callable[[int, bool, int], list[Example]] = lru_cache(BETWEEN * USES + 2)(self._examples)
+
+    def _examples(self, step: int, easy: bool, count: int) -> list[Example]:
         draw = np.random.default_rng((self.seed, 4, step))
-        indices = draw.integers(HELD_OUT, size=self.batch // USES)
+        clutters = draw.integers(2 if easy else 4, size=count)
+        indices = draw.integers(HELD_OUT, size=count)
         return [
-            make_example(int(index), self.side, self.grid, int(draw.integers(2 if easy else 4))) for index in indices
+            make_example(int(index), self.side, self.grid, int(clutter))
+            for index, clutter in zip(indices, clutters, strict=True)
         ]
 
     def _is_easy(self, step: int, asking: int | None) -> bool:
@@ -174,23 +188,30 @@ class SceneBatches:
         Without them pictures are mirrored now and then, and rows are empty.
         """
         draw = np.random.default_rng((self.seed, 5, step))
+        count = self.pictures[asking is not None] // USES
         steps = [max(0, step - BETWEEN * use) for use in range(USES)]
-        examples = [one for drawn in steps for one in self.examples(drawn, self._is_easy(drawn, asking))]
-        pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        patches = torch.from_numpy(np.stack([one.patches for one in examples]))
+        examples = [one for drawn in steps for one in self.examples(drawn, self._is_easy(drawn, asking), count)]
+        pixels, patches = pixels_and_patches(examples)
         contrast, brightness = (
             torch.from_numpy(part).float() for part in draw.uniform(-1, 1, (2, len(pixels), 1, 1, 1))
         )
         pixels = (pixels * (1 + 0.15 * contrast) + 0.1 * brightness).clamp(-1, 1)
         if asking is not None:
-            rows = [draw_questions(one.scene, draw) for one in examples]
-            packed = self.packing.pack(rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
+            scenes = [one.scene for one in examples]
+            rows = [draw_questions(scene, draw) for scene in scenes]
+            packed = self.packing.pack(scenes, rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
         else:
-            packed = self.packing.pack([], [])
+            packed = self.packing.pack([], [], [])
             if draw.random() < 0.5:
                 pixels = pixels.flip(3)
                 patches = patches.unflatten(1, (self.grid, self.grid)).flip(2).flatten(1, 2)
         return Batch(pixels=pixels, patches=patches, image_places=self.packing.image_places, **packed)
+
+
+def pixels_and_patches(examples: list[Example]) -> tuple[Tensor, Tensor]:
+    """Pictures [batch, 3, side, side], normalised as the processor does, and their patches [batch, patches, 3]."""
+    pixels = torch.from_numpy(np.stack([one.pixels for one in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels, torch.from_numpy(np.stack([one.patches for one in examples]))
 
 
 def corpus(seed: int, scenes: int) -> list[str]:

@@ -17,10 +17,20 @@ from attnkit.runtime.errors import UsageError
 from attnkit.tasks.vlm_ask import training
 from attnkit.tasks.vlm_ask.scenes.questions import ask
 from attnkit.tasks.vlm_ask.scenes.render import render
-from attnkit.tasks.vlm_ask.scenes.scene import make_scene
-from attnkit.tasks.vlm_ask.training_batches import IGNORED, Packing, SceneBatches, corpus, draw_questions
+from attnkit.tasks.vlm_ask.scenes.scene import COLOURS, SHAPES, Scene, Thing, make_scene
+from attnkit.tasks.vlm_ask.training_batches import (
+    IGNORED,
+    Batch,
+    Packing,
+    SceneBatches,
+    corpus,
+    draw_questions,
+    make_example,
+    pixels_and_patches,
+)
+from attnkit.tasks.vlm_ask.training_references import NO_TARGET, UNKNOWN, References
 
-TOY = training.Recipe(steps=6, batch=4, length=128, warm=2, sight=0.3, easy_steps=3)
+TOY = training.Recipe(steps=6, batch=4, asked=4, length=128, warm=2, sight=0.3, easy_steps=3)
 
 
 @pytest.fixture
@@ -43,20 +53,20 @@ def trained(out: Path, recipe: training.Recipe = TOY, **more: object) -> dict:
 
 def test_packed_questions_are_answered_as_if_each_were_asked_alone(small: dict) -> None:
     tokenizer = train_tokenizer(corpus(0, 200), small["vocabulary"])
-    packing = Packing(tokenizer, 4, 400)
+    packing = Packing(tokenizer, 2, 400)
     torch.manual_seed(0)
     model = make_model(small).eval()
     for parameter in model.parameters():
         # attention that sees something else would show
         parameter.data.mul_(4.0)
-    batch = SceneBatches(packing, seed=1, batch=4, side=24, grid=2, easy_steps=0).make(0, 0)
-    draw = np.random.default_rng((1, 5, 0))
-    scenes = [one.scene for one in SceneBatches(packing, seed=1, batch=4, side=24, grid=2, easy_steps=0).examples(0, False)]
-    rows = [draw_questions(scene, draw) for scene in scenes * 4]
-    packed = packing.pack(rows, [False] * 4)
-    batch = replace(batch, **packed)
+    examples = [make_example(seed, 24, 2, 1) for seed in range(4)]
+    pixels, patches = pixels_and_patches(examples)
+    scenes = [one.scene for one in examples]
+    rows = [draw_questions(scene, np.random.default_rng(3)) for scene in scenes]
+    packed = packing.pack(scenes, rows, [False] * 4)
+    batch = Batch(pixels, patches, image_places=packing.image_places, **packed)
     with torch.inference_mode():
-        logits, asked = training.answer_logits(model, batch, training.image_tokens(model, batch.pixels))
+        logits, asked, _ = training.answer_logits(model, batch, training.image_tokens(model, batch.pixels))
         for row in range(2):
             (places,) = asked[row].nonzero(as_tuple=True)
             offset = int(asked[:row].sum())
@@ -76,7 +86,7 @@ def test_a_conversation_is_packed_as_the_chat_template_writes_it(small: dict) ->
     scene = make_scene(3, 1)
     draw = np.random.default_rng(0)
     questions = [ask(scene, kind, draw) for kind in ("existence", "count")]
-    packed = Packing(tokenizer, 4, 400).pack([questions], [True])
+    packed = Packing(tokenizer, 2, 400).pack([scene], [questions], [True])
     messages = []
     for index, question in enumerate(questions):
         image = [{"type": "image"}] if index == 0 else []
@@ -91,6 +101,49 @@ def test_a_conversation_is_packed_as_the_chat_template_writes_it(small: dict) ->
     assert packed["positions"][0, : len(ids)].tolist() == list(range(len(ids)))
     answers = packed["wanted"][0][packed["wanted"][0] != IGNORED].tolist()
     assert tokenizer.decode(answers) == f" {questions[0].answer}</s> {questions[1].answer}</s>"
+
+
+def test_names_in_a_question_are_looked_up_in_the_scene() -> None:
+    tokenizer = train_tokenizer(corpus(0, 200), 560)
+    references = References(tokenizer, 8)
+    things = (
+        Thing("star", "red", "small", 0.3, 0.2, 0.1, 0.0),
+        Thing("star", "blue", "small", 0.7, 0.6, 0.1, 0.0),
+        Thing("ring", "red", "small", 0.8, 0.9, 0.1, 0.0),
+    )
+    scene = Scene(0, 0, "plain", things)
+
+    def targets(text: str) -> list[tuple[int, ...]]:
+        found = references.of(tokenizer(text, add_special_tokens=False).input_ids, scene)
+        return [one for one in found if one != NO_TARGET]
+
+    many = (UNKNOWN,) * 4
+    star, red, blue = SHAPES.index("star"), COLOURS.index("red"), COLOURS.index("blue")
+    assert targets("Is the red star left of the blue star?") == [(1, star, red, 2, 1), (1, star, blue, 5, 4)]
+    assert targets("How many stars are there?") == [(2, *many)]
+    assert targets("What shape is red?") == [(2, *many)] and targets("How many red shapes?") == [(2, *many)]
+    assert targets("Is there a green star or a ring?") == [(0, *many), (1, SHAPES.index("ring"), red, 6, 7)]
+    assert targets("Describe the image.") == []
+
+
+def test_batches_are_the_same_for_the_same_step_and_plain_at_first() -> None:
+    packing = Packing(train_tokenizer(corpus(0, 200), 560), 2, 128)
+
+    def batches() -> SceneBatches:
+        return SceneBatches(packing, seed=1, pictures=(8, 4), side=24, easy_steps=30)
+
+    first, second = batches(), batches()
+    for step in range(3):
+        first.make(step, None)
+    one, other = first.make(35, 33), second.make(35, 33)
+    assert torch.equal(one.ids, other.ids) and torch.equal(one.pixels, other.pixels)
+    assert len(one.pixels) == 4 and len(first.make(3, None).pixels) == 8
+    assert not first.make(3, None).ids.numel()
+    # plain at first, and again when questions begin
+    clutters = [{one.scene.clutter for one in first.examples(step, easy, 8)} for step, easy in ((5, True), (5, False))]
+    assert clutters[0] <= {0, 1} and clutters[1] > {0, 1}
+    easy = [first._is_easy(step, asking) for step, asking in ((29, None), (30, None), (35, 33), (62, 33), (63, 33))]
+    assert easy == [True, False, True, True, False]
 
 
 def test_the_loss_falls(small: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,93 @@
+"""What the names in a question mean in its picture: a help for the training of vlm-ask's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .scenes.phrases import plural
+from .scenes.scene import COLOURS, SHAPES, Scene, Thing
+
+UNKNOWN = -100
+# things of one name are told apart up to this number
+MOST_COUNTED = 3
+TARGETS = 5
+Target = tuple[int, int, int, int, int]
+NO_TARGET: Target = (UNKNOWN,) * 5
+
+
+class References:
+    """Finds the names of things among the tokens of a question.
+
+    grid    rows and columns that places are told in
+    """
+
+    def __init__(self, tokenizer: Any, grid: int) -> None:
+        self.grid = grid
+        self.shapes = {
+            one: shape for shape in SHAPES for name in (shape, plural(shape)) for one in _one(tokenizer, name)
+        }
+        self.colours = {one: colour for colour in COLOURS for one in _one(tokenizer, colour)}
+
+    def of(self, tokens: Sequence[int], scene: Scene) -> list[Target]:
+        """For each token: how many things its name means, and shape, colour, row and column where it is just one.
+
+        A name is a shape with or without a colour before it, or a colour that no shape follows; its last token has the
+        targets, all others have NO_TARGET.
+        """
+        targets = []
+        for index, token in enumerate(tokens):
+            before = self.colours.get(tokens[index - 1]) if index else None
+            after = tokens[index + 1] if index + 1 < len(tokens) else None
+            shape, colour = self.shapes.get(token), self.colours.get(token)
+            if shape is not None:
+                colour = before
+            elif colour is None or after in self.shapes:
+                targets.append(NO_TARGET)
+                continue
+            meant = [one for one in scene.things if shape in (None, one.shape) and colour in (None, one.colour)]
+            targets.append(self._target(meant))
+        return targets
+
+    def _target(self, meant: Sequence[Thing]) -> Target:
+        count = min(len(meant), MOST_COUNTED)
+        if len(meant) != 1:
+            return (count, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+        (thing,) = meant
+        place = int(thing.row * self.grid), int(thing.column * self.grid)
+        return (count, SHAPES.index(thing.shape), COLOURS.index(thing.colour), *place)
+
+
+def _one(tokenizer: Any, name: str) -> list[int]:
+    """The token of a word in a sentence, where it is a single one."""
+    tokens = tokenizer(f" {name}", add_special_tokens=False).input_ids
+    return tokens if len(tokens) == 1 else []
+
+
+class ReferenceHeads(nn.Module):
+    """What a name means, read from the states of the language model half way up: a help, not written.
+
+    An answer needs the name looked up first and the finding passed on; without the help neither is of use before the
+    other, and both are found late.
+    """
+
+    def __init__(self, hidden: int, grid: int) -> None:
+        super().__init__()
+        self.sizes = (MOST_COUNTED + 1, len(SHAPES), len(COLOURS), grid, grid)
+        self.norm = nn.LayerNorm(hidden)
+        self.read = nn.Linear(hidden, sum(self.sizes))
+
+    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the mean cross-entropies; states [B, L, hidden], targets [B, L, 5] as `References.of` gives them."""
+        named = targets[..., 0] != UNKNOWN
+        parts = self.read(self.norm(states[named])).float().split(self.sizes, -1)
+        total = torch.zeros((), device=states.device)
+        for part, wanted in zip(parts, targets[named].unbind(-1), strict=True):
+            known = wanted != UNKNOWN
+            summed = functional.cross_entropy(part[known], wanted[known], reduction="sum")
+            total = total + summed / known.sum().clamp(min=1)
+        return total
