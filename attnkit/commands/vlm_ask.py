@@ -101,15 +101,15 @@ def vlm_ask(
     """Ask questions about images, with the model's attention put right.
 
     Examples:
-      attnkit vlm-ask examples/vlm/1000000.png "How many objects are there in the image?"
+      attnkit vlm-ask examples/vlm/scene1.png "How many objects are there in the image?"
       # with and without the calibration of visual sinks, side by side
-      attnkit vlm-ask examples/vlm/1000000.png "Is there anything orange?" --compare
+      attnkit vlm-ask examples/vlm/scene1.png "Is there anything orange?" --compare
       # a file of questions, one model load; a second run does what is missing or has changed
       attnkit vlm-ask --tasks examples/vlm/tasks.jsonl --calibrate var --max-tokens 16 --out scenes.jsonl --update
       # one answer an image, as a table
       attnkit vlm-ask examples/vlm/ "Is there a red square?" --batch-size 4 --out answers.csv
       # where the answer looked, and the rows behind it
-      attnkit vlm-ask examples/vlm/1000001.png "What is the color of the heart?" --overlay look.png --map look.npz
+      attnkit vlm-ask examples/vlm/scene2.png "What is the color of the heart?" --overlay look.png --map look.npz
 
     Models of the families llava, qwen2_vl, qwen2_5_vl, qwen3_vl, smolvlm, idefics3 and internvl, in folders as
     transformers writes them; Python code of a folder is never run. Without --out one answer is printed bare, several as
