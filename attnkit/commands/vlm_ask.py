@@ -104,8 +104,8 @@ def vlm_ask(
       attnkit vlm-ask examples/vlm/scene1.png "How many objects are there in the image?"
       # with and without the calibration of visual sinks, side by side
       attnkit vlm-ask examples/vlm/scene1.png "Is there anything orange?" --compare
-      # a file of questions, one model load; a second run does what is missing or has changed
-      attnkit vlm-ask --tasks examples/vlm/tasks.jsonl --calibrate var --max-tokens 16 --out scenes.jsonl --update
+      # questions of a file, one model load; a second run does what is missing or has changed
+      attnkit vlm-ask --tasks examples/vlm/tasks.jsonl --limit 16 --calibrate var --out scenes.jsonl --update
       # one answer an image, as a table
       attnkit vlm-ask examples/vlm/ "Is there a red square?" --batch-size 4 --out answers.csv
       # where the answer looked, and the rows behind it
