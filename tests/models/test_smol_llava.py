@@ -338,7 +338,7 @@ def test_rows_of_the_training_are_prompts_of_the_processor(tokenizer: Any) -> No
         Question("count", "all", "How many cats are there?", "2"),
         Question("name", "whole", "What is this?", "cat"),
     ]
-    row = packing.pack([questions], [False])
+    row = packing.pack([questions])
     ids, mask = row["ids"][0], row["mask"][0, 0]
     for question in questions:
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question.text}]}]

@@ -26,9 +26,8 @@ from attnkit.models.smol_llava.vision import CONFIG, read_vision
 from attnkit.models.weights import write_weights
 from attnkit.runtime.errors import ItemError
 
-from ..training_batches import IGNORED
 from .material import GRID, Material, Plan, fingerprint, prepare
-from .packing import ChatPacking
+from .packing import IGNORED, ChatPacking
 from .warm_start import warm_start
 
 NAME = "smol-llava"
@@ -162,7 +161,7 @@ def batch_of(material: Material, chosen: Any, packing: ChatPacking, draw: np.ran
         else [material.questions[index][place] for place in draw.permutation(len(material.questions[index]))]
         for index in chosen
     ]
-    rows = packing.pack(questions, [False] * len(questions))
+    rows = packing.pack(questions)
     features = torch.from_numpy(
         np.asarray(material.features[np.sort(chosen)], np.float32)[np.argsort(np.argsort(chosen))]
     )
@@ -238,7 +237,7 @@ def _answers(questions: Any, rows: Any, row: int, hits: Tensor, packing: ChatPac
     """Kind of each packed question of a row, and whether its answer was guessed."""
     at = len(packing.opening)
     for question in questions:
-        asked, answer = packing.turn(question, first=True)
+        asked, answer = packing.turn(question)
         end = at + len(asked) + len(answer)
         if end > packing.length:
             continue
