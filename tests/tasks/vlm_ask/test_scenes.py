@@ -154,7 +154,7 @@ def test_seeds_decide_scene_picture_and_questions() -> None:
 def test_clutter_sets_the_number_of_things_and_the_texture() -> None:
     rough = []
     for clutter in CLUTTERS:
-        scenes = [make_scene(seed, clutter) for seed in range(40)]
+        scenes = [make_scene(seed, clutter) for seed in range(20)]
         assert {scene.clutter for scene in scenes} == {clutter}
         assert all(1 <= len(scene.things) <= THINGS[clutter][1] for scene in scenes)
         free = []

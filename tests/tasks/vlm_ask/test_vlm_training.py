@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,16 +31,22 @@ from attnkit.tasks.vlm_ask.training_batches import (
 )
 from attnkit.tasks.vlm_ask.training_references import NO_TARGET, UNKNOWN, References
 
+VOCABULARY = 560
 TOY = training.Recipe(steps=6, batch=4, asked=4, length=128, warm=2, sight=0.3, easy_steps=3)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return train_tokenizer(corpus(0, 200), VOCABULARY)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> dict:
     entry = registry.get("tiny-llava")
-    for name, value in {**entry.tiny, "vocabulary": 560}.items():
+    for name, value in {**entry.tiny, "vocabulary": VOCABULARY}.items():
         monkeypatch.setitem(entry.config, name, value)
-    monkeypatch.setattr(training, "TOKENIZER_SCENES", 200)
-    monkeypatch.setattr(training, "VALIDATION_SCENES", 6)
+    monkeypatch.setattr(training, "TOKENIZER_SCENES", 100)
+    monkeypatch.setattr(training, "VALIDATION_SCENES", 2)
     return entry.config
 
 
@@ -51,8 +58,7 @@ def trained(out: Path, recipe: training.Recipe = TOY, **more: object) -> dict:
         torch.set_num_threads(threads)
 
 
-def test_packed_questions_are_answered_as_if_each_were_asked_alone(small: dict) -> None:
-    tokenizer = train_tokenizer(corpus(0, 200), small["vocabulary"])
+def test_packed_questions_are_answered_as_if_each_were_asked_alone(small: dict, tokenizer: Any) -> None:
     packing = Packing(tokenizer, 2, 400)
     torch.manual_seed(0)
     model = make_model(small).eval()
@@ -81,8 +87,7 @@ def test_packed_questions_are_answered_as_if_each_were_asked_alone(small: dict) 
                 places, offset = places[count:], offset + count
 
 
-def test_a_conversation_is_packed_as_the_chat_template_writes_it(small: dict) -> None:
-    tokenizer = train_tokenizer(corpus(0, 200), small["vocabulary"])
+def test_a_conversation_is_packed_as_the_chat_template_writes_it(small: dict, tokenizer: Any) -> None:
     scene = make_scene(3, 1)
     draw = np.random.default_rng(0)
     questions = [ask(scene, kind, draw) for kind in ("existence", "count")]
@@ -103,8 +108,7 @@ def test_a_conversation_is_packed_as_the_chat_template_writes_it(small: dict) ->
     assert tokenizer.decode(answers) == f" {questions[0].answer}</s> {questions[1].answer}</s>"
 
 
-def test_names_in_a_question_are_looked_up_in_the_scene() -> None:
-    tokenizer = train_tokenizer(corpus(0, 200), 560)
+def test_names_in_a_question_are_looked_up_in_the_scene(tokenizer: Any) -> None:
     references = References(tokenizer, 8)
     things = (
         Thing("star", "red", "small", 0.3, 0.2, 0.1, 0.0),
@@ -126,8 +130,8 @@ def test_names_in_a_question_are_looked_up_in_the_scene() -> None:
     assert targets("Describe the image.") == []
 
 
-def test_batches_are_the_same_for_the_same_step_and_plain_at_first() -> None:
-    packing = Packing(train_tokenizer(corpus(0, 200), 560), 2, 128)
+def test_batches_are_the_same_for_the_same_step_and_plain_at_first(tokenizer: Any) -> None:
+    packing = Packing(tokenizer, 2, 128)
 
     def batches() -> SceneBatches:
         return SceneBatches(packing, seed=1, pictures=(8, 4), side=24, easy_steps=30)
@@ -149,10 +153,10 @@ def test_batches_are_the_same_for_the_same_step_and_plain_at_first() -> None:
 def test_the_loss_falls(small: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_loop, "REPORT_STEPS", 10)
     said: list[str] = []
-    trained(tmp_path / "out", replace(TOY, steps=60, rate=1e-2, warm=5, sight=1 / 3), say=said.append)
+    trained(tmp_path / "out", replace(TOY, steps=45, rate=1e-2, warm=5, sight=1 / 3), say=said.append)
     answers = [float(found[1]) for line in said if (found := re.search(r"answers (\S+)", line))]
     patches = [float(found[1]) for line in said if (found := re.search(r"patches (\S+)", line))]
-    assert len(answers) == 4 and len(patches) == 6
+    assert len(answers) == 3 and len(patches) == 4
     assert answers[-1] < 0.75 * answers[0] and patches[-1] < 0.85 * patches[0]
 
 

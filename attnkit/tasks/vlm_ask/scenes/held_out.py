@@ -124,7 +124,7 @@ def main(arguments: Sequence[str]) -> None:
         scenes = int(arguments[2]) if len(arguments) == 3 else 100
         print(f"{write_held_out(Path(arguments[1]), scenes)} questions in {arguments[1]}/tasks.jsonl")
     elif arguments[:1] == ["score"] and len(arguments) == 3:
-        answers = {str(one["question_id"]): one["answer"] for one in read_lines(Path(arguments[2]))}
+        answers = {str(one.get("question_id", one.get("id"))): one["answer"] for one in read_lines(Path(arguments[2]))}
         print(print_scores(score(read_lines(Path(arguments[1])), answers)))
     else:
         sys.exit(__doc__)
