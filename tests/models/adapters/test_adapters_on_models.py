@@ -1,62 +1,22 @@
-"""Adapters on tiny models: off and on again, every way of running a model, training, files."""
+"""Adapters on tiny models: off and on again, every way of running a model, and training."""
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_vlms import NAMES, picture, tiny_vlm
+from adapted_models import BOTH, STRONG, attached, logits, prompt_of
+from tiny_vlms import NAMES, tiny_vlm
 from torch import Tensor
 from transformers import DynamicCache
 
-from attnkit.models.adapters.attach import KINDS, Attachment, attach, settings_of
-from attnkit.models.adapters.files import load_adapter, save_adapter
+from attnkit.models.adapters.attach import KINDS, attach, settings_of
 from attnkit.models.adapters.p_laplacian import PAdapterSettings, propagate
 from attnkit.models.vlm.processing import conversation
 from attnkit.models.vlm.prompt import Prompt
-from attnkit.models.weights import read_description
-from attnkit.runtime.errors import ItemError, UsageError
-
-STRONG = {
-    "p-adapter": PAdapterSettings(image_tokens=5, zero_start=False),
-    "adapter": settings_of("adapter", {"zero_start": False}),
-    "lora": settings_of("lora"),
-}
-BOTH = ("llava", "qwen2_5_vl")
-
-
-def prompt_of(name: str, question: str = "how many red circle ?", seed: int = 0, pictures: int = 1) -> Prompt:
-    shown = [picture(seed=seed + number) for number in range(pictures)]
-    return tiny_vlm(name).processor.prompt(conversation(question, pictures), shown)
-
-
-def logits(name: str, prompt: Prompt, **more: Any) -> Tensor:
-    model = tiny_vlm(name).model
-    if hasattr(model.model, "rope_deltas"):
-        model.model.rope_deltas = None
-    with torch.inference_mode():
-        return model(**prompt.inputs(), **more).logits
-
-
-@contextmanager
-def attached(name: str, kind: str, settings: Any = None) -> Iterator[Attachment]:
-    """An adapter that changes what the model says; taken off in the end."""
-    attachment = attach(tiny_vlm(name).model, kind, STRONG[kind] if settings is None else settings)
-    with torch.no_grad():
-        # a low-rank update begins at zero whatever its settings
-        for parameter in attachment.parameters():
-            if parameter.ndim > 1 and not parameter.any():
-                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(3))
-    try:
-        yield attachment
-    finally:
-        attachment.detach()
+from attnkit.runtime.errors import UsageError
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -275,81 +235,6 @@ def test_training_lowers_the_loss_and_moves_no_weight_of_the_model(name: str, ki
     assert losses[-1] < 0.8 * losses[0]
     assert all(torch.equal(value, before[key]) for key, value in vlm.model.state_dict().items())
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_file_brings_back_the_same_bits(kind: str, tmp_path: Path) -> None:
-    prompt, path = prompt_of("llava"), tmp_path / "adapter.safetensors"
-    with attached("llava", kind) as attachment:
-        changed = logits("llava", prompt)
-        digest = save_adapter(path, attachment, base="tiny", provenance={"made_by": "a test"})
-        assert (
-            save_adapter(tmp_path / "again.safetensors", attachment, base="tiny", provenance={"made_by": "a test"})
-            == digest
-        )
-    model = tiny_vlm("llava").model
-    loaded = load_adapter(path, model)
-    assert torch.equal(logits("llava", prompt), changed) and loaded.settings == STRONG[kind]
-    with pytest.raises(UsageError, match=f"carries a {kind} already"):
-        attach(model, "lora")
-    loaded.detach()
-    assert read_description(path)["architecture"] == kind
-    half = copy.deepcopy(model).to(torch.bfloat16)
-    load_adapter(path, half)
-    with torch.inference_mode():
-        inputs = {
-            key: value.bfloat16() if value.is_floating_point() else value for key, value in prompt.inputs().items()
-        }
-        assert torch.isfinite(half(**inputs).logits).all()
-
-
-def test_another_model_or_another_shape_is_refused_and_leaves_the_model(tmp_path: Path) -> None:
-    path = tmp_path / "adapter.safetensors"
-    with attached("llava", "lora") as attachment:
-        save_adapter(path, attachment, base="tiny")
-    model = copy.deepcopy(tiny_vlm("llava").model)
-    prompt = prompt_of("llava")
-    before = logits("llava", prompt)
-    _rewrite(path, lambda document: document["config"]["settings"].update(rank=4))
-    with pytest.raises(UsageError, match=r"lora of 4 layers: array '0.q_proj.a' has shape"):
-        load_adapter(path, model)
-    with torch.inference_mode():
-        assert torch.equal(model(**prompt.inputs()).logits, before) and not hasattr(model, "attnkit_adapter")
-        model.lm_head.weight.mul_(1.01)
-    with pytest.raises(UsageError, match=r"was trained on tiny .* got a model with other weights"):
-        load_adapter(path, model)
-    _rewrite(path, lambda document: document["config"].pop("layers"))
-    with pytest.raises(ItemError, match="its description lacks 'layers'"):
-        load_adapter(path, model)
-    _rewrite(path, lambda document: document.update(architecture="hsie"))
-    with pytest.raises(UsageError, match="holds weights of 'hsie', expected an adapter"):
-        load_adapter(path, model)
-
-
-def _rewrite(path: Path, change: Any) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
-    with safe_open(path, "pt") as opened:
-        document = json.loads(opened.metadata()["attnkit"])
-    change(document)
-    save_file(load_file(path), path, metadata={"attnkit": json.dumps(document)})
-
-
-def test_a_merged_update_is_the_adapted_model() -> None:
-    prompt, model = prompt_of("llava"), copy.deepcopy(tiny_vlm("llava").model)
-    with attached("llava", "lora") as attachment:
-        changed, arrays = logits("llava", prompt), attachment.arrays()
-        other = attach(model, "lora")
-        other.load_arrays(arrays)
-        other.merge()
-    with torch.inference_mode():
-        torch.testing.assert_close(model(**prompt.inputs()).logits, changed, rtol=1e-3, atol=1e-3)
-    with (
-        attached("llava", "adapter") as attachment,
-        pytest.raises(UsageError, match="adapter is no update of weights"),
-    ):
-        attachment.merge()
 
 
 def test_what_cannot_be_attached_is_refused_in_one_line() -> None:
