@@ -26,6 +26,7 @@ from attnkit.models.smol_llava.vision import CONFIG, read_vision
 from attnkit.models.weights import write_weights
 from attnkit.runtime.errors import ItemError
 
+from ..scenes.questions import Question
 from .material import GRID, Material, Plan, fingerprint, prepare
 from .packing import IGNORED, ChatPacking
 from .warm_start import warm_start
@@ -147,8 +148,10 @@ def answer_logits(trained: Trained, towers: Towers, features: Tensor, rows: dict
     words = functional.embedding(rows["ids"].clamp(max=len(towers.words) - 1), towers.words)
     image = trained(features).to(words.dtype)
     embedded = torch.cat([words[:, : places.start], image, words[:, places.stop :]], 1)
+    # added to the scores by the attention that is written out, which would add 1 for a True
+    mask = torch.zeros(rows["mask"].shape, dtype=words.dtype).masked_fill_(~rows["mask"], torch.finfo(words.dtype).min)
     states = towers.language(
-        inputs_embeds=embedded, attention_mask=rows["mask"], position_ids=rows["positions"], use_cache=False
+        inputs_embeds=embedded, attention_mask=mask, position_ids=rows["positions"], use_cache=False
     ).last_hidden_state
     return functional.linear(states[rows["wanted"] != IGNORED], towers.words)
 
@@ -213,36 +216,48 @@ def steps(
         )  # fmt: skip
 
 
-def validate(trained: Trained, towers: Towers, material: Material, recipe: Recipe) -> dict[str, float]:
-    """Share of questions, by source and kind, whose whole answer is the likeliest at every token."""
+def validate(trained: Trained, towers: Towers, material: Material, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """Share of questions, by source and kind, whose whole answer is the likeliest at every token.
+
+    That is what greedy decoding gets right to the letter. ``blind`` is the share with the mean picture in the place of
+    each, ``questions`` their number.
+    """
     packing = ChatPacking(towers.tokenizer, GRID**2, 2 * recipe.length)
-    right: dict[str, list[bool]] = {}
+    right: dict[str, list[tuple[bool, bool]]] = {}
+    mean = torch.from_numpy(material.features.mean((0, 1), dtype=np.float32))
     for start in range(0, len(material.questions), recipe.batch):
         chosen = np.arange(start, min(start + recipe.batch, len(material.questions)))
         features, rows = batch_of(material, chosen, packing, None)
-        # these shapes come once: nothing is compiled for them
-        with torch.compiler.set_stance("force_eager"), torch.inference_mode():
-            guessed = answer_logits(trained, towers, features, rows, packing.image_places).argmax(-1)
         asked = rows["wanted"] != IGNORED
-        hits = torch.ones_like(asked)
-        hits[asked] = guessed == rows["wanted"][asked]
+        hits = torch.ones(2, *asked.shape, dtype=torch.bool)
+        for case, seen in enumerate((features, mean.expand_as(features))):
+            # these shapes come once: nothing is compiled for them
+            with torch.compiler.set_stance("force_eager"), torch.inference_mode():
+                guessed = answer_logits(trained, towers, seen, rows, packing.image_places).argmax(-1)
+            hits[case][asked] = guessed == rows["wanted"][asked]
         for row, index in enumerate(chosen):
-            source = material.sources[index]
-            for kind, one in _answers(material.questions[index], rows, row, hits, packing):
-                right.setdefault(f"{source} {kind}", []).append(one)
-    return {name: round(float(np.mean(values)), 3) for name, values in sorted(right.items())}
+            for kind, places in _answers(material.questions[index], packing):
+                looking, blind = (bool(one) for one in hits[:, row, places].all(-1))
+                right.setdefault(f"{material.sources[index]} {kind}", []).append((looking, blind))
+    return {
+        name: {
+            "right": round(float(np.mean([looking for looking, _ in values])), 3),
+            "blind": round(float(np.mean([blind for _, blind in values])), 3),
+            "questions": len(values),
+        }
+        for name, values in sorted(right.items())
+    }
 
 
-def _answers(questions: Any, rows: Any, row: int, hits: Tensor, packing: ChatPacking) -> Iterator[tuple[str, bool]]:
-    """Kind of each packed question of a row, and whether its answer was guessed."""
+def _answers(questions: list[Question], packing: ChatPacking) -> Iterator[tuple[str, slice]]:
+    """Kind of each packed question of a row, and its places."""
     at = len(packing.opening)
     for question in questions:
         asked, answer = packing.turn(question)
         end = at + len(asked) + len(answer)
-        if end > packing.length:
-            continue
-        yield question.kind, bool(hits[row, at:end].all())
-        at = end
+        if end <= packing.length:
+            yield question.kind, slice(at, end)
+            at = end
 
 
 def train(
@@ -282,7 +297,8 @@ def train(
         # all layers are of one shape: one of them is compiled
         for layer in towers.language.layers:
             layer.compile(dynamic=False)
-    state, losses, saved = None, [], time.monotonic()
+    # a training that has had its minutes already is validated and written anew
+    state, losses, saved = before, [], time.monotonic()
     for step, loss, state in steps(trained, towers, material, recipe, before):
         losses.append(loss)
         if step % REPORT_STEPS == 0:
