@@ -229,7 +229,10 @@ def test_a_test_set_is_written_with_popes_keys(tmp_path: Path) -> None:
 
 
 def test_scores_and_their_intervals() -> None:
-    tasks = [{"question_id": str(index), "label": "red", "kind": "colour", "clutter": index % 2} for index in range(10)]
+    tasks = [
+        {"question_id": str(index), "label": "red", "kind": "colour", "form": "open", "clutter": index % 2}
+        for index in range(10)
+    ]
     answers = {str(index): "Red." if index < 4 else "blue" for index in range(10)}
     scores = score(tasks, answers)
     assert scores["colour"] == {"0": (2, 5), "1": (2, 5), "all": (4, 10)} == scores["all"]

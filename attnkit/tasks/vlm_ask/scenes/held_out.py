@@ -89,24 +89,28 @@ def interval(right: int, count: int) -> tuple[float, float]:
 
 
 def score(tasks: Iterable[Mapping[str, Any]], answers: Mapping[str, str]) -> dict[str, dict[str, tuple[int, int]]]:
-    """Right answers and questions by kind, then by clutter, with `all` for sums; KeyError where an answer lacks."""
+    """Right answers and questions by kind and by "kind: form", then by clutter; `all` is the sum of either.
+
+    KeyError where a task has no answer.
+    """
     table: dict[str, dict[str, list[bool]]] = {}
     for task in tasks:
         right = is_right(answers[task["question_id"]], task["label"])
-        for kind in (task["kind"], "all"):
+        for kind in (task["kind"], f"{task['kind']}: {task['form']}", "all"):
             for clutter in (str(task["clutter"]), "all"):
                 table.setdefault(kind, {}).setdefault(clutter, []).append(right)
     return {kind: {clutter: (sum(flags), len(flags)) for clutter, flags in row.items()} for kind, row in table.items()}
 
 
 def print_scores(scores: Mapping[str, Mapping[str, tuple[int, int]]]) -> str:
-    """A Markdown table: per cent right with their interval, a row per kind, a column per clutter."""
+    """A Markdown table: per cent right with their interval, a row per kind and form, a column per clutter."""
     columns = sorted({column for row in scores.values() for column in row})
     lines = ["| kind | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for kind in (*KINDS, "all"):
+    order = {kind: place for place, kind in enumerate((*KINDS, "all"))}
+    for kind in sorted(scores, key=lambda name: (order[name.partition(":")[0]], name)):
         cells = []
         for column in columns:
-            right, count = scores.get(kind, {}).get(column, (0, 0))
+            right, count = scores[kind].get(column, (0, 0))
             low, high = interval(right, count) if count else (0.0, 0.0)
             cells.append(f"{100 * right / count:.1f} ({100 * low:.1f}-{100 * high:.1f}), {count}" if count else "")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
