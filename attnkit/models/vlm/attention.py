@@ -56,7 +56,10 @@ class Rule:
     vision_layers: frozenset[int] = frozenset()
 
     def rows(self, layer: int, start: int, stop: int, prompt: int) -> tuple[int, int] | None:
-        """First and last + 1 position of the rows wanted of a call with the queries start:stop; None for none."""
+        """First and last + 1 position of the rows wanted of a call with the queries start:stop; None for none.
+
+        A rule may be handed more rows than it wants, those of other rules: `Call.start` says where they begin.
+        """
         return start, stop
 
     def observe(self, layer: int, start: int, hidden: Tensor) -> None:
