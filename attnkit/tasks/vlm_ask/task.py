@@ -133,7 +133,7 @@ def ask(
     started = time.perf_counter()
     asked = Asked(vlm, tuple(requests), prompt_of(vlm, requests))
     calibrations = make_calibrations(arm, settings or {}, vlm, profile, decoding.seed)
-    with torch.inference_mode(), _memory_errors():
+    with torch.inference_mode(), memory_errors():
         for calibration in calibrations:
             asked = calibration.prepare(asked)
         for observer in observers:
@@ -236,7 +236,7 @@ def _alternatives(vlm: VisionLanguageModel, scores: torch.Tensor) -> tuple[tuple
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
