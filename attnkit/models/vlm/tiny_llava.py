@@ -153,3 +153,10 @@ def load_state(folder: Path) -> dict[str, Any]:
 
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return dict(model.state_dict())
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, as `train_tokenizer` makes it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

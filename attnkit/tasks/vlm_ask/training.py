@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,17 @@ from attnkit.models import registry
 from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.torch_model import torch_device
 from attnkit.models.training_loop import Kept, RunningMean, Training, cosine, run, warm_up
-from attnkit.models.vlm.tiny_llava import load_state, make_model, make_processor, save_folder, train_tokenizer
+from attnkit.models.vlm.tiny_llava import (
+    load_state,
+    load_tokenizer,
+    make_model,
+    make_processor,
+    save_folder,
+    train_tokenizer,
+)
 from attnkit.runtime.errors import UsageError
 
+from .scenes.questions import Question
 from .scenes.scene import COLOURS, HELD_OUT, SHAPES
 from .training_batches import (
     IGNORED,
@@ -30,16 +38,16 @@ from .training_batches import (
     Packing,
     SceneBatches,
     corpus,
-    draw_questions,
+    draw_more_questions,
     make_example,
     pixels_and_patches,
 )
-from .training_references import ReferenceHeads
+from .training_references import ReferenceHeads, SideHeads
 
 VALIDATION_STEPS = 500
 VALIDATION_SCENES = 60
 # a question of the validation and its answer need not share a row with others
-VALIDATION_LENGTH = 400
+VALIDATION_LENGTH = 560
 TOKENIZER_SCENES = 1500
 ENTRY = "tiny-llava"
 WHOLE = "attnkit-float32"
@@ -47,6 +55,8 @@ PRECISIONS = ("float32", "bfloat16")
 # most patches are background
 BACKGROUND_WEIGHT = 0.3
 PLACE_SIZE = 0.5
+# of the recipe's, for weights begun with
+INIT_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class Recipe:
     easy_steps  steps from the first on, and from the first with questions on, whose scenes have clutter 0 and 1 only
     patch_loss  weight of the loss on what lies in each patch
     reference_loss  of that on what the names in a question mean
+    side_loss   of that on which sides the things named in it lie
     average     decay of the running mean of the weights, which is what is written
     precision   of matrix products; bfloat16 is fast where the processor has it
     """
@@ -77,6 +88,7 @@ class Recipe:
     easy_steps: int = 400
     patch_loss: float = 0.5
     reference_loss: float = 0.5
+    side_loss: float = 0.5
     average: float = 0.998
     precision: str = "float32"
 
@@ -130,6 +142,7 @@ class Helps(nn.Module):
         ]
         self.patches = PatchHeads(hidden, grid, *words)
         self.references = ReferenceHeads(hidden, grid)
+        self.sides = SideHeads(hidden)
 
 
 def mark_places(model: Any) -> None:
@@ -169,8 +182,8 @@ def image_tokens(model: Any, pixels: Tensor) -> Tensor:
     return model.model.multi_modal_projector(features)
 
 
-def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [M, vocabulary] where an answer's token is wanted, these places [B, L], states half way up [B, L, D]."""
+def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Logits [M, vocabulary] where an answer's token is wanted, these places [B, L], states below and above layers."""
     embedded = model.get_input_embeddings()(batch.ids)
     places = batch.image_places
     embedded = torch.cat([embedded[:, : places.start], tokens.to(embedded.dtype), embedded[:, places.stop :]], 1)
@@ -179,8 +192,7 @@ def answer_logits(model: Any, batch: Batch, tokens: Tensor) -> tuple[Tensor, Ten
         output_hidden_states=True,
     )  # fmt: skip
     asked = batch.wanted != IGNORED
-    middle = made.hidden_states[len(model.model.language_model.layers) // 2]
-    return model.lm_head(made.last_hidden_state[asked]), asked, middle
+    return model.lm_head(made.last_hidden_state[asked]), asked, made.hidden_states
 
 
 def loss_of(model: Any, helps: Helps, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
@@ -189,13 +201,15 @@ def loss_of(model: Any, helps: Helps, batch: Batch, recipe: Recipe) -> dict[str,
     patches = helps.patches.loss(tokens, batch.patches, model.get_input_embeddings().weight)
     if not batch.ids.numel():
         return {"loss": patches, "patches": patches}
-    logits, asked, middle = answer_logits(model, batch, tokens)
+    logits, asked, states = answer_logits(model, batch, tokens)
     each = functional.cross_entropy(logits.float(), batch.wanted[asked], reduction="none")
     weights = batch.weights[asked]
     answers = (each * weights).sum() / weights.sum()
-    names = helps.references.loss(middle, batch.named)
-    loss = answers + recipe.patch_loss * patches + recipe.reference_loss * names
-    return {"loss": loss, "answers": answers, "patches": patches, "names": names}
+    layers = len(states) - 1
+    names = helps.references.loss(states[layers // 2], batch.named)
+    sides = helps.sides.loss(states[3 * layers // 4], batch.sides)
+    loss = answers + recipe.patch_loss * patches + recipe.reference_loss * names + recipe.side_loss * sides
+    return {"loss": loss, "answers": answers, "patches": patches, "names": names, "sides": sides}
 
 
 def precise(recipe: Recipe, device: str) -> Any:
@@ -215,7 +229,7 @@ def validate(model: Any, tokenizer: Any, recipe: Recipe, device: str) -> dict[st
     for start in range(0, VALIDATION_SCENES, recipe.batch):
         indices = range(HELD_OUT + start, HELD_OUT + min(start + recipe.batch, VALIDATION_SCENES))
         examples = [make_example(index, side, grid, index % 2) for index in indices]
-        rows = [draw_questions(one.scene, np.random.default_rng((0, 7, one.scene.seed))) for one in examples]
+        rows = [draw_more_questions(one.scene, np.random.default_rng((0, 7, one.scene.seed))) for one in examples]
         pixels, patches = pixels_and_patches(examples)
         packed = packing.pack([one.scene for one in examples], rows, [False] * len(rows))
         batch = Batch(pixels, patches, image_places=packing.image_places, **packed).to(device)
@@ -228,9 +242,14 @@ def validate(model: Any, tokenizer: Any, recipe: Recipe, device: str) -> dict[st
             # answers follow each other with gaps between
             runs = _runs(asked[row].tolist())
             for question, (first, last) in zip(questions, runs, strict=True):
-                right.setdefault(question.kind, []).append(bool(hits[row, first:last].all()))
+                right.setdefault(form_of(question), []).append(bool(hits[row, first:last].all()))
     model.train()
     return {kind: round(float(np.mean(values)), 4) for kind, values in sorted(right.items())}
+
+
+def form_of(question: Question) -> str:
+    """The kind of a question, of those on position with the form."""
+    return f"{question.kind} {question.form}" if question.kind in ("position", "choice") else question.kind
 
 
 def _runs(flags: list[bool]) -> list[tuple[int, int]]:
@@ -284,11 +303,17 @@ def train(
         raise UsageError(f"--precision: got {recipe.precision!r}, expected {' or '.join(PRECISIONS)}")
     checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
     where = torch_device(device)
+    if init is not None:
+        # it sees already, and is to keep what it has learned
+        recipe = replace(recipe, sight=0.0, easy_steps=0, rate=INIT_RATE * recipe.rate)
     before = load_checkpoint(checkpoint, asdict(recipe), where) if resume else None
     if threads is not None:
         torch.set_num_threads(threads)
     config = registry.get(ENTRY).config
-    tokenizer = train_tokenizer(corpus(recipe.seed, TOKENIZER_SCENES), config["vocabulary"])
+    if init is None:
+        tokenizer = train_tokenizer(corpus(recipe.seed, TOKENIZER_SCENES), config["vocabulary"])
+    else:
+        tokenizer = load_tokenizer(init)
     grid = config["image"] // config["patch"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

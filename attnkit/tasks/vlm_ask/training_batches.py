@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .scenes.questions import KINDS, Question, ask
+from .scenes.questions import KINDS, Question, ask, ask_where
 from .scenes.render import patch_targets, render
 from .scenes.scene import HELD_OUT, Scene, make_scene
-from .training_references import NO_TARGET, TARGETS, UNKNOWN, References
+from .training_references import NO_SIDES, NO_TARGET, TARGETS, UNKNOWN, References
 
 # how often a kind is asked of each picture
 TURNS = {"existence": 5.5, "colour": 1.5, "shape": 1.5, "count": 3, "position": 5.5, "description": 0.5}
+# and these forms besides, which are learned late
+MORE_TURNS = {"side": 2, "relation": 3, "side choice": 1, "relation choice": 2}
 # rows that are a conversation; in the others every question stands by itself
 CONVERSATIONS = 0.25
 # a drawn picture is used in this many steps, so far apart
@@ -47,6 +49,7 @@ class Batch:
     wanted     [batch, length], the next token where it is part of an answer, else IGNORED
     weights    [batch, length], of these
     named      [batch, length, 5], what names in the questions mean, see `References.of`
+    sides      [batch, length, 2], where what is named lies, see `References.sides`
     """
 
     pixels: Tensor
@@ -57,6 +60,7 @@ class Batch:
     wanted: Tensor
     weights: Tensor
     named: Tensor
+    sides: Tensor
     image_places: slice
 
     def to(self, device: str) -> Batch:
@@ -80,6 +84,18 @@ def draw_questions(scene: Scene, draw: np.random.Generator) -> list[Question]:
     for kind, often in TURNS.items():
         for _ in range(int(often) + (draw.random() < often % 1)):
             question = ask(scene, kind, draw)
+            if question is not None:
+                found.setdefault(question.text, question)
+    questions = list(found.values())
+    return [questions[index] for index in draw.permutation(len(questions))]
+
+
+def draw_more_questions(scene: Scene, draw: np.random.Generator) -> list[Question]:
+    """Those of `draw_questions` and more on sides and relations, with yes and no as answers and as a choice."""
+    found = {question.text: question for question in draw_questions(scene, draw)}
+    for form, often in MORE_TURNS.items():
+        for _ in range(often):
+            question = ask_where(scene, form, draw)
             if question is not None:
                 found.setdefault(question.text, question)
     questions = list(found.values())
@@ -122,6 +138,7 @@ class Packing:
             )
         }
         batch["named"] = np.full((len(rows), length, TARGETS), UNKNOWN)
+        batch["sides"] = np.full((len(rows), length, len(NO_SIDES)), UNKNOWN)
         for index, one in enumerate(packed):
             for name, values in one.items():
                 batch[name][index, : len(values)] = values
@@ -135,6 +152,7 @@ class Packing:
         opening = len(self.opening)
         ids, positions, part = list(self.opening), list(range(opening)), [0] * opening
         wanted, weights, named = [IGNORED] * opening, [0.0] * opening, [NO_TARGET] * opening
+        sides = [NO_SIDES] * opening
         for index, question in enumerate(questions):
             asked, answer = self.turn(question, first=index == 0 or not conversation)
             start = len(ids) if conversation else opening
@@ -145,6 +163,9 @@ class Packing:
             positions += range(start, start + count)
             part += [0 if conversation else index + 1] * count
             named += [*self.references.of(asked, scene), *[NO_TARGET] * len(answer)]
+            where = question.kind in ("position", "choice")
+            sides += self.references.sides(asked, scene) if where else [NO_SIDES] * len(asked)
+            sides += [NO_SIDES] * len(answer)
             # the token before an answer's first asks for it
             wanted += [IGNORED] * (len(asked) - 1) + answer + [IGNORED]
             # a long answer counts more than a short one, but less than its length
@@ -152,7 +173,7 @@ class Packing:
         return {
             "ids": np.array(ids), "positions": np.array(positions), "part": np.array(part),
             "wanted": np.array(wanted), "weights": np.array(weights, np.float32),
-            "named": np.array(named),
+            "named": np.array(named), "sides": np.array(sides),
         }  # fmt: skip
 
 
@@ -198,7 +219,7 @@ class SceneBatches:
         pixels = (pixels * (1 + 0.15 * contrast) + 0.1 * brightness).clamp(-1, 1)
         if asking is not None:
             scenes = [one.scene for one in examples]
-            rows = [draw_questions(scene, draw) for scene in scenes]
+            rows = [draw_more_questions(scene, draw) for scene in scenes]
             packed = self.packing.pack(scenes, rows, (draw.random(len(rows)) < CONVERSATIONS).tolist())
         else:
             packed = self.packing.pack([], [], [])

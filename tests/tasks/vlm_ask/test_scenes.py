@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attnkit.tasks.vlm_ask.scenes.held_out import interval, is_right, print_scores, score, write_held_out
-from attnkit.tasks.vlm_ask.scenes.questions import ABSENT, KINDS, ask, describe
+from attnkit.tasks.vlm_ask.scenes.questions import ABSENT, KINDS, WHERE, ask, ask_where, describe
 from attnkit.tasks.vlm_ask.scenes.render import PAINTS, patch_targets, render, signed_distance
 from attnkit.tasks.vlm_ask.scenes.scene import CLUTTERS, COLOURS, SHAPES, THINGS, Scene, Thing, make_scene
 
@@ -118,6 +118,61 @@ def test_places_and_relations_follow_from_the_centres() -> None:
     assert min(checked[form] for form in ("place", "side", "relation", "neighbour")) > 30
 
 
+def test_choices_follow_from_the_centres_and_offer_both() -> None:
+    draw = np.random.default_rng(6)
+    answers: Counter[str] = Counter()
+    first = 0
+    for scene in SCENES:
+        for form in ("side choice", "relation choice"):
+            question = ask_where(scene, form, draw)
+            if question is None:
+                continue
+            text = question.text.split("\n")[0].split(" Answer")[0].lower()
+            things = [
+                next(
+                    one
+                    for one in scene.things
+                    if all(word in (one.shape, one.colour, "shape") for word in reference.split())
+                )
+                for reference in REFERENCE.findall(text)
+            ]
+            assert len(things) == (1 if form == "side choice" else 2), question
+            row, column = (
+                (things[0].row, things[0].column)
+                if len(things) == 1
+                else (0.5 + things[0].row - things[1].row, 0.5 + things[0].column - things[1].column)
+            )
+            # no answer hangs on a pixel
+            assert (
+                abs(row - 0.5) if question.answer in ("top", "bottom", "above", "below") else abs(column - 0.5)
+            ) >= 0.08
+            right = {
+                "left": column < 0.5, "right": column > 0.5, "top": row < 0.5, "bottom": row > 0.5,
+                "above": row < 0.5, "below": row > 0.5,
+            }  # fmt: skip
+            offered = [word for word in WORD.findall(text) if word in right]
+            assert len(offered) == 2 and right[offered[0]] != right[offered[1]] and right[question.answer]
+            answers[question.answer] += 1
+            first += question.answer == offered[0]
+    assert set(answers) == {"left", "right", "top", "bottom", "above", "below"}
+    # neither the first nor the second is the better guess: three standard deviations
+    assert abs(first - answers.total() / 2) < 1.5 * answers.total() ** 0.5
+
+
+@pytest.mark.parametrize("form", WHERE[:2])
+def test_every_side_and_relation_is_as_often_right_as_wrong(form: str) -> None:
+    draw = np.random.default_rng(8)
+    answers: dict[str, Counter[str]] = {}
+    for scene in SCENES:
+        question = ask_where(scene, form, draw)
+        if question is not None:
+            word = re.search(r"left|right|top|bottom|above|over|below|under", question.text)[0]
+            answers.setdefault(word, Counter())[question.answer] += 1
+    assert len(answers) >= 4
+    for counts in answers.values():
+        assert abs(counts["Yes"] - counts.total() / 2) < 1.75 * counts.total() ** 0.5
+
+
 def test_a_description_names_everything_once_from_left_to_right() -> None:
     for scene in SCENES[:200]:
         pairs = re.findall(r"an? (\w+) (\w+)", describe(scene))
@@ -221,7 +276,7 @@ def test_a_test_set_is_written_with_popes_keys(tmp_path: Path) -> None:
     count = write_held_out(tmp_path, 2, side=64)
     tasks = [json.loads(line) for line in (tmp_path / "tasks.jsonl").read_text().splitlines()]
     assert count == len(tasks) == len({task["question_id"] for task in tasks})
-    assert {task["clutter"] for task in tasks} == set(CLUTTERS) and {task["kind"] for task in tasks} == set(KINDS)
+    assert {task["clutter"] for task in tasks} == set(CLUTTERS) and {task["kind"] for task in tasks} == {*KINDS, "choice"}
     assert {task["label"] for task in tasks if task["kind"] == "existence"} <= {"yes", "no"}
     for task in tasks:
         with Image.open(tmp_path / task["image"]) as picture:

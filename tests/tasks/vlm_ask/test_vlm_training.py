@@ -29,7 +29,7 @@ from attnkit.tasks.vlm_ask.training_batches import (
     make_example,
     pixels_and_patches,
 )
-from attnkit.tasks.vlm_ask.training_references import NO_TARGET, UNKNOWN, References
+from attnkit.tasks.vlm_ask.training_references import NO_SIDES, NO_TARGET, UNKNOWN, References, SideHeads
 
 VOCABULARY = 560
 TOY = training.Recipe(steps=6, batch=4, asked=4, length=128, warm=2, sight=0.3, easy_steps=3)
@@ -128,6 +128,50 @@ def test_names_in_a_question_are_looked_up_in_the_scene(tokenizer: Any) -> None:
     assert targets("What shape is red?") == [(2, *many)] and targets("How many red shapes?") == [(2, *many)]
     assert targets("Is there a green star or a ring?") == [(0, *many), (1, SHAPES.index("ring"), red, 6, 7)]
     assert targets("Describe the image.") == []
+
+
+def test_the_sides_of_what_a_question_names_are_looked_up_in_the_scene(tokenizer: Any) -> None:
+    references = References(tokenizer, 8)
+    things = (
+        Thing("star", "red", "small", 0.3, 0.2, 0.1, 0.0),
+        Thing("ring", "blue", "small", 0.35, 0.52, 0.1, 0.0),
+        Thing("cross", "red", "small", 0.8, 0.9, 0.1, 0.0),
+    )
+    scene = Scene(0, 0, "plain", things)
+
+    def sides(text: str) -> list[tuple[int, tuple[int, int]]]:
+        tokens = tokenizer(text, add_special_tokens=False).input_ids
+        found = references.sides(tokens, scene)
+        return [(index - len(tokens), one) for index, one in enumerate(found) if one != NO_SIDES]
+
+    # below it and right of it, at the second name and where the answer is asked for
+    assert sides("Is the cross left of the ring?") == [(-2, (1, 1)), (-1, (1, 1))]
+    # left of it, and too near in height to say
+    assert sides("Is the star above the blue ring?") == [(-2, (0, UNKNOWN)), (-1, (0, UNKNOWN))]
+    # in the picture: near the middle across, in the upper half
+    assert sides("Is the ring on the left?") == [(-1, (UNKNOWN, 0))]
+    # two things are red
+    assert sides("Is the red shape on the left?") == [] and sides("Is the ring left of the red shape?") == []
+
+
+def test_only_sides_that_are_known_teach() -> None:
+    heads = SideHeads(4)
+    states = torch.randn(2, 3, 4)
+    targets = torch.full((2, 3, 2), UNKNOWN)
+    assert heads.loss(states, targets) == 0
+    targets[0, 1] = torch.tensor([1, UNKNOWN])
+    heads.read.weight.data.zero_()
+    heads.read.bias.data = torch.tensor([2.0, 50.0])
+    assert heads.loss(states, targets).item() == pytest.approx(np.log1p(np.exp(-2.0)), rel=1e-5)
+
+
+def test_a_training_that_goes_on_from_a_folder_asks_at_once_and_keeps_its_words(small: dict, tmp_path: Path) -> None:
+    trained(tmp_path / "first")
+    first = tmp_path / "first" / "tokenizer.json"
+    # other words than those of another seed
+    result = trained(tmp_path / "second", replace(TOY, seed=5, steps=2), init=tmp_path / "first")
+    assert (tmp_path / "second" / "tokenizer.json").read_bytes() == first.read_bytes()
+    assert result["begun_with"] == "first" and result["recipe"]["sight"] == 0
 
 
 def test_batches_are_the_same_for_the_same_step_and_plain_at_first(tokenizer: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .questions import KINDS, Question, ask
+from .questions import CHOICES, KINDS, Question, ask, ask_where
 from .render import render
 from .scene import CLUTTERS, HELD_OUT, make_scene
 
@@ -29,8 +29,13 @@ STRIDE = 100_000
 WIDTH = 1.96
 
 
-def held_out_tasks(scenes: int, clutters: Sequence[int] = CLUTTERS) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
-    """Seed, clutter and tasks of `scenes` scenes of each clutter; a task has POPE's keys, kind, form and clutter."""
+def held_out_tasks(
+    scenes: int, clutters: Sequence[int] = CLUTTERS, *, choices: bool = False
+) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
+    """Seed, clutter and tasks of `scenes` scenes of each clutter; a task has POPE's keys, kind, form and clutter.
+
+    With `choices` those of kind "choice" follow the others of a scene.
+    """
     for clutter in clutters:
         for index in range(scenes):
             seed = HELD_OUT + STRIDE * clutter + index
@@ -42,6 +47,10 @@ def held_out_tasks(scenes: int, clutters: Sequence[int] = CLUTTERS) -> Iterator[
                     question = ask(scene, kind, draw)
                     if question is not None:
                         found.setdefault(question.text, question)
+            for form in CHOICES if choices else ():
+                chosen = ask_where(scene, form, draw)
+                if chosen is not None:
+                    found.setdefault(chosen.text, chosen)
             yield (
                 seed,
                 clutter,
@@ -67,7 +76,7 @@ def write_held_out(folder: Path, scenes: int, clutters: Sequence[int] = CLUTTERS
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     with open(folder / "tasks.jsonl", "w", encoding="utf-8") as stream:
-        for seed, clutter, tasks in held_out_tasks(scenes, clutters):
+        for seed, clutter, tasks in held_out_tasks(scenes, clutters, choices=True):
             Image.fromarray(render(make_scene(seed, clutter), side).pixels).save(folder / f"{seed}.png")
             stream.writelines(json.dumps(task) + "\n" for task in tasks)
             count += len(tasks)
@@ -106,7 +115,7 @@ def print_scores(scores: Mapping[str, Mapping[str, tuple[int, int]]]) -> str:
     """A Markdown table: per cent right with their interval, a row per kind and form, a column per clutter."""
     columns = sorted({column for row in scores.values() for column in row})
     lines = ["| kind | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    order = {kind: place for place, kind in enumerate((*KINDS, "all"))}
+    order = {kind: place for place, kind in enumerate((*KINDS, "choice", "all"))}
     for kind in sorted(scores, key=lambda name: (order[name.partition(":")[0]], name)):
         cells = []
         for column in columns:

@@ -61,6 +61,23 @@ PHRASES = {
         "Is the {thing} {relation} the {other}?",
         "Does the {thing} lie {relation} the {other}?",
     ),
+    "side choice": (
+        "Is the {thing} on the {first} or on the {second}?",
+        "Is the {thing} on the {first} or the {second} of the {picture}?",
+        "Is the {thing} on the {first} or on the {second} side of the {picture}?",
+        "Is the {thing} in the {first} or in the {second} half of the {picture}?",
+        "Which side of the {picture} is the {thing} on, {first} or {second}?",
+    ),
+    "across choice": (
+        "Is the {thing} {first} or {second} of the {other}?",
+        "Is the {thing} to the {first} or to the {second} of the {other}?",
+        "Is the {thing} on the {first} or on the {second} of the {other}?",
+        "Does the {thing} lie {first} or {second} of the {other}?",
+    ),
+    "down choice": (
+        "Is the {thing} {first} or {second} the {other}?",
+        "Does the {thing} lie {first} or {second} the {other}?",
+    ),
     "neighbour": (
         "What is {relation} the {thing}?",
         "What object is {relation} the {thing}?",

@@ -33,7 +33,10 @@ Draw = np.random.Generator
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one scene: kind is one of KINDS; form says how its negatives or wording were chosen."""
+    """A question about one scene.
+
+    kind is one of KINDS or "choice" (which of two sides); form says how its negatives or wording were chosen.
+    """
 
     kind: str
     form: str
@@ -45,6 +48,17 @@ def ask(scene: Scene, kind: str, draw: Draw) -> Question | None:
     """One question of a kind, or None where none is found; yes and no are equally likely where both can be."""
     for _ in range(TRIES):
         question = _ASKED[kind](scene, draw)
+        if question is not None:
+            return replace(question, text=question.text + hint(question.answer, draw))
+    return None
+
+
+def ask_where(scene: Scene, form: str, draw: Draw) -> Question | None:
+    """One question of a form of WHERE, or None where none is found; either answer is equally likely."""
+    for _ in range(TRIES):
+        thing = scene.things[int(draw.integers(len(scene.things)))]
+        name = _reference(scene, thing, draw)
+        question = None if name is None else _WHERE[form](scene, thing, name, draw)
         if question is not None:
             return replace(question, text=question.text + hint(question.answer, draw))
     return None
@@ -171,16 +185,7 @@ def _position(scene: Scene, draw: Draw) -> Question | None:
     if level < 0.55 or len(scene.things) == 1:
         return _side(thing, name, draw)
     if level < 0.75:
-        relation = str(draw.choice(list(RELATIONS)))
-        others = [one for one in scene.things if one is not thing and lies(one, relation, thing) is not None]
-        if not others:
-            return None
-        other = others[int(draw.integers(len(others)))]
-        other_name = _reference(scene, other, draw)
-        if other_name is None:
-            return None
-        text = say("relation", draw, thing=other_name, relation=relation, other=name)
-        return Question("position", "relation", text, "Yes" if lies(other, relation, thing) else "No")
+        return _relation(scene, thing, name, draw)
     found = {}
     for relation in RELATIONS:
         lying = {lies(one, relation, thing): one for one in scene.things if one is not thing}
@@ -194,15 +199,61 @@ def _position(scene: Scene, draw: Draw) -> Question | None:
     return Question("position", "neighbour", text, found[chosen].name)
 
 
+def _relation(scene: Scene, thing: Thing, name: str, draw: Draw) -> Question | None:
+    relation = str(draw.choice(list(RELATIONS)))
+    other, other_name = _other(scene, thing, relation, draw)
+    if other is None or other_name is None:
+        return None
+    text = say("relation", draw, thing=other_name, relation=relation, other=name)
+    return Question("position", "relation", text, "Yes" if lies(other, relation, thing) else "No")
+
+
+def _other(scene: Scene, thing: Thing, relation: str, draw: Draw) -> tuple[Thing | None, str | None]:
+    """Another thing that clearly does or does not lie so, and a name for it."""
+    others = [one for one in scene.things if one is not thing and lies(one, relation, thing) is not None]
+    if not others:
+        return None, None
+    other = others[int(draw.integers(len(others)))]
+    return other, _reference(scene, other, draw)
+
+
 def _side(thing: Thing, name: str, draw: Draw) -> Question | None:
     side = str(draw.choice(list(SIDES)))
+    there = half_of(thing, side)
+    if there is None:
+        return None
+    return Question("position", "side", say("side", draw, thing=name, side=side), "Yes" if there else "No")
+
+
+def half_of(thing: Thing, side: str) -> bool | None:
+    """Whether the centre of a thing lies in the left, right, top or bottom half; None where it is near the middle."""
     across, low, high = SIDES[side]
     centre = thing.column if across else thing.row
-    if abs(centre - 0.5) < 2 * UNCLEAR:
+    return None if abs(centre - 0.5) < 2 * UNCLEAR else low <= centre < high
+
+
+def _in_order(pair: tuple[str, str], draw: Draw) -> tuple[str, str]:
+    return pair if draw.random() < 0.5 else (pair[1], pair[0])
+
+
+def _side_choice(scene: Scene, thing: Thing, name: str, draw: Draw) -> Question | None:
+    first, second = _in_order((("left", "right"), ("top", "bottom"))[int(draw.integers(2))], draw)
+    there = half_of(thing, first)
+    if there is None:
         return None
-    return Question(
-        "position", "side", say("side", draw, thing=name, side=side), "Yes" if low <= centre < high else "No"
-    )
+    text = say("side choice", draw, thing=name, first=first, second=second)
+    return Question("choice", "side", text, first if there else second)
+
+
+def _relation_choice(scene: Scene, thing: Thing, name: str, draw: Draw) -> Question | None:
+    first, second = _in_order((("left of", "right of"), ("above", "below"))[int(draw.integers(2))], draw)
+    other, other_name = _other(scene, thing, first, draw)
+    if other is None or other_name is None:
+        return None
+    across = "above" not in (first, second)
+    words = {"first": first.removesuffix(" of"), "second": second.removesuffix(" of")}
+    text = say("across choice" if across else "down choice", draw, thing=other_name, other=name, **words)
+    return Question("choice", "relation", text, words["first" if lies(other, first, thing) else "second"])
 
 
 def _description(scene: Scene, draw: Draw) -> Question:
@@ -223,3 +274,12 @@ _ASKED: dict[str, Callable[[Scene, Draw], Question | None]] = {
     "position": _position,
     "description": _description,
 }
+
+_WHERE: dict[str, Callable[[Scene, Thing, str, Draw], Question | None]] = {
+    "side": lambda scene, thing, name, draw: _side(thing, name, draw),
+    "relation": _relation,
+    "side choice": _side_choice,
+    "relation choice": _relation_choice,
+}
+WHERE = tuple(_WHERE)
+CHOICES = ("side choice", "relation choice")
