@@ -63,6 +63,11 @@ COMMANDS: Mapping[str, Entry | Family] = {
                 "Find a language model's attention sinks",
                 imports=("torch", "transformers", "PIL"),
             ),
+            "heads": Entry(
+                "attnkit.commands.models_heads:choose_model_heads",
+                "Choose the heads that ACT calibrates",
+                imports=("torch", "transformers", "PIL"),
+            ),
         },
     ),
     "train": Family(

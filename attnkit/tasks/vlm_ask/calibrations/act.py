@@ -11,7 +11,7 @@ from attnkit.models.vlm.attention import Call, rows_for
 from attnkit.runtime.errors import ItemError
 
 from .base import Asked, Calibration, Tally
-from .head_files import read_heads
+from .head_files import read_heads, read_own_heads
 from .settings import ActSettings
 
 # the paper's threshold is this over the length of the prompt; the published code has a number of its own
@@ -115,8 +115,13 @@ class Act(Calibration):
         count, heads = len(self.vlm.layers), self.vlm.heads
         if self.settings.heads == "all":
             return {layer: list(range(heads)) for layer in range(count)}
+        option = f"--set {self.name}.heads"
+        if self.settings.heads == "auto":
+            named = read_own_heads(self.vlm.path, count, heads, option)
+        else:
+            named = read_heads(self.settings.heads, count, heads, option)
         found: dict[int, list[int]] = {}
-        for layer, head in read_heads(self.settings.heads, count, heads, f"--set {self.name}.heads"):
+        for layer, head in named:
             found.setdefault(layer, []).append(head)
         return found
 

@@ -84,7 +84,7 @@ class ActSettings:
 
     threshold: float = limited(0.0, 0, help="attention received that makes a sink; 0: 5 over the prompt's length")
     keep: float = limited(0.4, 0, 1, help="share that sinks keep (the paper's beta)")
-    heads: str = limited("all", help="all, or a JSON file with [[layer, head], ...]")
+    heads: str = limited("all", help="all; a JSON file with [[layer, head], ...]; auto: act_heads.json of the model")
     layers: str = limited("auto", help="decoder layers such as 2:31; auto: all but the first two")
     least_queries: int = limited(1, 1, help="queries that must see a token before it can be a sink")
     compat: bool = limited(False, help="as the published code: threshold 0.1, the first sink found is spared")
