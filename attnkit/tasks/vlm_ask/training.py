@@ -47,7 +47,7 @@ from .training_references import ReferenceHeads, SideHeads
 VALIDATION_STEPS = 500
 VALIDATION_SCENES = 60
 # a question of the validation and its answer need not share a row with others
-VALIDATION_LENGTH = 560
+VALIDATION_LENGTH = 640
 TOKENIZER_SCENES = 1500
 ENTRY = "tiny-llava"
 WHOLE = "attnkit-float32"
@@ -81,7 +81,7 @@ class Recipe:
     steps: int = 12000
     batch: int = 32
     asked: int = 16
-    length: int = 256
+    length: int = 320
     rate: float = 1.5e-3
     warm: int = 150
     sight: float = 0.2

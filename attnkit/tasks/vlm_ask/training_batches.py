@@ -19,8 +19,8 @@ from .training_references import NO_SIDES, NO_TARGET, TARGETS, UNKNOWN, Referenc
 
 # how often a kind is asked of each picture
 TURNS = {"existence": 5.5, "colour": 1.5, "shape": 1.5, "count": 3, "position": 5.5, "description": 0.5}
-# and these forms besides, which are learned late
-MORE_TURNS = {"side": 2, "relation": 3, "side choice": 1, "relation choice": 2}
+# and these kinds and forms besides, which are learned late
+MORE_TURNS = {"side": 2, "relation": 3, "side choice": 1, "relation choice": 2, "count": 1, "description": 1}
 # rows that are a conversation; in the others every question stands by itself
 CONVERSATIONS = 0.25
 # a drawn picture is used in this many steps, so far apart
@@ -91,11 +91,11 @@ def draw_questions(scene: Scene, draw: np.random.Generator) -> list[Question]:
 
 
 def draw_more_questions(scene: Scene, draw: np.random.Generator) -> list[Question]:
-    """Those of `draw_questions` and more on sides and relations, with yes and no as answers and as a choice."""
+    """Those of `draw_questions` and more of what is hard; sides and relations with yes and no, and as a choice."""
     found = {question.text: question for question in draw_questions(scene, draw)}
     for form, often in MORE_TURNS.items():
         for _ in range(often):
-            question = ask_where(scene, form, draw)
+            question = ask(scene, form, draw) if form in KINDS else ask_where(scene, form, draw)
             if question is not None:
                 found.setdefault(question.text, question)
     questions = list(found.values())
