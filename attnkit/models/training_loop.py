@@ -89,8 +89,8 @@ def run(
 ) -> tuple[int, float]:
     """Train until `recipe`'s steps or minutes are used up; returns the steps and minutes done, those before included.
 
-    The state is kept in `checkpoint` every two minutes; `before` is such a state to go on from. ItemError where the
-    time is over before the first step.
+    The state is kept in `checkpoint` every two minutes and at the end; `before` is such a state to go on from.
+    ItemError where the time is over before the first step.
     """
     first, spent = 0, 0.0
     if before is not None:
@@ -101,6 +101,11 @@ def run(
     started = saved = time.monotonic()
     totals: dict[str, list[float]] = {}
     done, minutes = first, spent
+
+    def keep() -> None:
+        state = {name: part.state_dict() for name, part in training.kept.items()}
+        save_checkpoint(checkpoint, {**state, "step": done, "minutes": float(minutes)}, recipe)
+
     for step in range(first, recipe["steps"]):
         now = spent + (time.monotonic() - started) / 60
         progress = max(step / recipe["steps"], now / recipe["minutes"])
@@ -124,9 +129,9 @@ def run(
             say(f"step {done}  minutes {minutes:.1f}  {means}")
             totals.clear()
         if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            state = {name: part.state_dict() for name, part in training.kept.items()}
-            save_checkpoint(checkpoint, {**state, "step": done, "minutes": float(minutes)}, recipe)
+            keep()
             saved = time.monotonic()
     if done == 0:
         raise ItemError(f"{checkpoint.stem}: no step was made in {recipe['minutes']} minutes; give more --minutes")
+    keep()
     return done, minutes

@@ -74,9 +74,9 @@ def test_what_is_trained_answers_in_the_command(run: Run, models: Path, data: Pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--adapter", "lora"), "--adapter: needs --data"),
+        (("--adapter", "lora"), "--adapter lora: needs --data"),
         (("--data", "data"), "--data and --set: are for an adapter"),
-        (("--adapter", "lora", "--data", "data", "--compile"), "--compile: is for a whole model"),
+        (("--adapter", "lora", "--data", "data", "--compile"), "--compile: has no use with --adapter lora"),
         (("--adapter", "lora", "--data", "data", "--set", "lora.ranks=3"), "did you mean lora.rank?"),
         (("--adapter", "lora", "--data", "data", "--set", "lora.rank=0"), "lora: rank is 0, expected at least 1"),
         (("--adapter", "lora", "--data", "none"), "no JSONL file at none"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
+from attnkit.models import training_loop
+from attnkit.models.checkpoint import load_checkpoint
 from attnkit.models.smol_llava.projector import merge, projector_state
 from attnkit.tasks.vlm_ask.captioned.material import GRID, Material
 from attnkit.tasks.vlm_ask.captioned.packing import ChatPacking
-from attnkit.tasks.vlm_ask.captioned.training import Recipe, Towers, Trained, answer_logits, attach, steps
+from attnkit.tasks.vlm_ask.captioned.training import Recipe, Towers, Trained, answer_logits, attach, training_of
 from attnkit.tasks.vlm_ask.scenes.questions import Question
 
 TEXT = {
@@ -83,28 +87,52 @@ def test_what_is_written_gives_the_model_that_was_trained() -> None:
     }  # fmt: skip
 
 
-def test_training_lowers_the_loss_and_goes_on_where_it_stopped() -> None:
+def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     features = draw.normal(size=(6, GRID**2, 6)).astype(np.float16)
     rows = [[replace(QUESTIONS[0], answer="abcdef"[index])] for index in range(6)]
     material = Material(features, ["collage"] * 6, rows, [[""] * GRID**2] * 6)
-    recipe = Recipe(minutes=10.0, batch=6, length=90, rank=2, rate=1e-2, warm=1, precision="float32")
+    recipe = Recipe(steps=16, minutes=60.0, batch=6, length=90, rank=2, rate=1e-2, warm=1, precision="float32")
+    whole = tmp_path / "whole.checkpoint"
+    losses: list[float] = []
 
-    def run(count: int, state: Any) -> tuple[list[float], Any]:
+    def go_on(checkpoint: Path, steps: int, before: Any) -> Trained:
         trained, towers = tiny()
         attach(trained, towers.language)
-        losses = []
-        last = None
-        for step, loss, reached in steps(trained, towers, material, recipe, state):
-            losses.append(loss)
-            last = reached
-            if step >= count:
-                break
-        return losses, last
+        training = training_of(trained, towers, material, recipe)
 
-    whole, _ = run(16, None)
-    first, state = run(8, None)
-    rest, _ = run(16, {name: value if name != "minutes" else 0.0 for name, value in state.items()})
-    assert whole[-1] < 0.7 * whole[0]
-    # the rate falls with the minutes, which no two runs share
-    assert np.allclose([*first, *rest], whole, rtol=0.02)
+        def loss(step: int, progress: float) -> Any:
+            if step == steps:
+                raise InterruptedError
+            parts = training.loss(step, progress)
+            losses.append(parts["loss"].item())  # type: ignore[union-attr]
+            return parts
+
+        with suppress(InterruptedError):
+            training_loop.run(replace(training, loss=loss), asdict(recipe), checkpoint, before, print)
+        return trained
+
+    monkeypatch.setattr(training_loop, "CHECKPOINT_MINUTES", 0.0)
+    trained = go_on(whole, 16, None)
+    assert len(losses) == 16 and losses[-1] < 0.8 * losses[0]
+    stopped = tmp_path / "stopped.checkpoint"
+    go_on(stopped, 8, None)
+    again = go_on(stopped, 16, load_checkpoint(stopped, asdict(recipe), "cpu"))
+    assert len(losses) == 32 and losses[16:] == pytest.approx(losses[:16])
+    for name, value in trained.state_dict().items():
+        assert torch.allclose(value, again.state_dict()[name], atol=1e-5), name
+    # nothing is left to do but to score and write it again
+    go_on(whole, 16, load_checkpoint(whole, asdict(recipe), "cpu"))
+    assert len(losses) == 32
+
+
+def test_both_groups_of_parameters_have_a_rate_of_their_own() -> None:
+    trained, towers = tiny()
+    material = Material(np.zeros((1, GRID**2, 6), np.float16), ["scene"], [QUESTIONS], [[""] * GRID**2])
+    training = training_of(trained, towers, material, Recipe(rank=2, warm=10))
+    parameters = [one for group in training.optimiser.param_groups for one in group["params"]]
+    assert {id(one) for one in parameters} == {id(one) for one in trained.parameters()}
+    low_rank = {id(one) for one in trained.low_rank.parameters()}
+    assert {id(one) for one in training.optimiser.param_groups[1]["params"]} == low_rank
+    for step, progress, wanted in ((0, 0.0, 1e-4), (9, 0.0, 1e-3), (99, 1.0, 3e-5)):
+        assert training.rates(step, progress) == pytest.approx([wanted, wanted / 2])

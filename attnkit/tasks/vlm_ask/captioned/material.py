@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.errors import ItemError
 
 from ..scenes.questions import Question
 from ..scenes.render import patch_targets, render
@@ -114,8 +114,6 @@ def prepare(
 
     ``tower`` is the vision tower, ``inputs`` turns pictures [B, SIDE, SIDE, 3] uint8 into its pixel values.
     """
-    if not data.is_dir():
-        raise UsageError(f"--data {data}: no such folder")
     stamp = {"version": VERSION, **asdict(plan), "layers": list(plan.layers)}
     found = folder / "plan.json"
     if not found.is_file() or json.loads(found.read_text(encoding="utf-8")) != stamp:
@@ -146,8 +144,8 @@ def _write(
         for start in range(0, count, BATCH):
             some = [next(drawn) for _ in range(min(BATCH, count - start))]
             pixels = inputs(np.stack([one.pixels for one in some]))
-            with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-                kept[start : start + len(some)] = features_of(tower, pixels, plan.layers).numpy()
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+                kept[start : start + len(some)] = features_of(tower, pixels, plan.layers).cpu().numpy()
             for one in some:
                 questions = [asdict(question) for question in one.questions]
                 row = {"source": one.source, "names": one.names, "questions": questions}

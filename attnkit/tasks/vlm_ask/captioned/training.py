@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,15 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attnkit.models.adapters.lora import PROJECTIONS, LowRank, LowRankSettings
-from attnkit.models.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.smol_llava import parts
 from attnkit.models.smol_llava.assembly import load_published
 from attnkit.models.smol_llava.language import open_gguf, read_config, read_language
 from attnkit.models.smol_llava.projector import LORA, PROJECTOR
 from attnkit.models.smol_llava.tokens import make_processor, read_tokenizer
 from attnkit.models.smol_llava.vision import CONFIG, read_vision
+from attnkit.models.torch_model import torch_device
+from attnkit.models.training_loop import Training, cosine, run, warm_up
 from attnkit.models.weights import write_weights
-from attnkit.runtime.errors import ItemError
+from attnkit.runtime.errors import UsageError
 
 from ..scenes.questions import Question
 from .material import GRID, Material, Plan, fingerprint, prepare
@@ -32,8 +32,6 @@ from .packing import IGNORED, ChatPacking
 from .warm_start import warm_start
 
 NAME = "smol-llava"
-CHECKPOINT_MINUTES = 3.0
-REPORT_STEPS = 20
 # of the rate of the projector
 LOW_RANK_RATE = 0.5
 
@@ -50,6 +48,7 @@ class Recipe:
 
     seed: int = 0
     minutes: float = 35.0
+    steps: int = 20000
     pictures: int = 4800
     validation: int = 160
     batch: int = 8
@@ -89,7 +88,7 @@ class Trained(nn.Module):
             for name, one in layer.items():  # type: ignore[operator]
                 place = f"{LORA}layers.{index}.self_attn.{name}"
                 kept |= {f"{place}.in": one.a, f"{place}.out": one.scale * one.b}
-        return {name: value.detach().to(torch.float16).numpy() for name, value in kept.items()}
+        return {name: value.detach().to(torch.float16).cpu().numpy() for name, value in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -109,21 +108,22 @@ class Towers:
 
     def pixel_values(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Pictures [B, rows, columns, 3] uint8 as the vision tower takes them."""
-        return self.images(list(pixels), return_tensors="pt").pixel_values
+        return self.images(list(pixels), return_tensors="pt").pixel_values.to(self.words.device)
 
 
-def open_towers(precision: str) -> Towers:
+def open_towers(precision: str, device: str) -> Towers:
     """Both towers from the installed packages; AttnkitError with the install line where they are missing."""
     from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaModel
 
     vision_file, language_file = parts.find_parts()
     vision = Dinov2Model(Dinov2Config(**CONFIG)).eval()
     load_published(vision, read_vision(vision_file))
+    vision.to(device)
     reader = open_gguf(language_file)
     text = read_config(reader)
     language = LlamaModel(LlamaConfig(**text)).eval()
     language.load_state_dict(read_language(reader))
-    language.to(getattr(torch, precision)).requires_grad_(False)
+    language.to(device, getattr(torch, precision)).requires_grad_(False)
     tokenizer = read_tokenizer(reader)
     return Towers(vision, language, text, tokenizer, make_processor(tokenizer).image_processor)
 
@@ -149,14 +149,18 @@ def answer_logits(trained: Trained, towers: Towers, features: Tensor, rows: dict
     image = trained(features).to(words.dtype)
     embedded = torch.cat([words[:, : places.start], image, words[:, places.stop :]], 1)
     # added to the scores by the attention that is written out, which would add 1 for a True
-    mask = torch.zeros(rows["mask"].shape, dtype=words.dtype).masked_fill_(~rows["mask"], torch.finfo(words.dtype).min)
+    mask = torch.zeros(rows["mask"].shape, dtype=words.dtype, device=words.device).masked_fill_(
+        ~rows["mask"], torch.finfo(words.dtype).min
+    )
     states = towers.language(
         inputs_embeds=embedded, attention_mask=mask, position_ids=rows["positions"], use_cache=False
     ).last_hidden_state
     return functional.linear(states[rows["wanted"] != IGNORED], towers.words)
 
 
-def batch_of(material: Material, chosen: Any, packing: ChatPacking, draw: np.random.Generator | None) -> Any:
+def batch_of(
+    material: Material, chosen: Any, packing: ChatPacking, draw: np.random.Generator | None, device: Any = "cpu"
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Features and packed rows of some pictures; with a generator the questions come in any order, each by itself."""
     questions = [
         material.questions[index]
@@ -168,52 +172,33 @@ def batch_of(material: Material, chosen: Any, packing: ChatPacking, draw: np.ran
     features = torch.from_numpy(
         np.asarray(material.features[np.sort(chosen)], np.float32)[np.argsort(np.argsort(chosen))]
     )
-    return features, rows
+    return features.to(device), {name: value.to(device) for name, value in rows.items()}
 
 
-def steps(
-    trained: Trained, towers: Towers, material: Material, recipe: Recipe, state: dict[str, Any] | None
-) -> Iterator[tuple[int, float, dict[str, Any]]]:
-    """Train until the time is used up; yields (step, loss, state to go on from) after each step."""
+def training_of(trained: Trained, towers: Towers, material: Material, recipe: Recipe) -> Training:
+    """What is done at each step; all pictures that have questions are drawn from."""
     packing = ChatPacking(towers.tokenizer, GRID**2, recipe.length)
-    low_rank = list(trained.low_rank.parameters())
-    projector = [*trained.linear_1.parameters(), *trained.linear_2.parameters()]
+    groups = (([*trained.linear_1.parameters(), *trained.linear_2.parameters()], 1.0),
+              (list(trained.low_rank.parameters()), LOW_RANK_RATE))  # fmt: skip
     optimiser = torch.optim.AdamW(
-        [{"params": projector, "share": 1.0}, {"params": low_rank, "share": LOW_RANK_RATE}],
-        lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01,
-    )  # fmt: skip
-    first, spent = 0, 0.0
-    if state is not None:
-        trained.load_state_dict(state["trained"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, spent = state["step"], state["minutes"]
-    started = time.monotonic() - 60 * spent
+        [{"params": parameters} for parameters, _ in groups], lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
     usable = np.flatnonzero([bool(one) for one in material.questions])
-    step = first
-    while (minutes := (time.monotonic() - started) / 60) < recipe.minutes:
+
+    def rates(step: int, progress: float) -> list[float]:
+        rate = recipe.rate * (0.03 + 0.97 * cosine(progress)) * warm_up(step, recipe.warm)
+        return [share * rate for _, share in groups]
+
+    def loss(step: int, progress: float) -> dict[str, Tensor]:
         draw = np.random.default_rng((recipe.seed, 19, step))
-        rate = recipe.rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * minutes / recipe.minutes)))
-        for group in optimiser.param_groups:
-            group["lr"] = group["share"] * rate * min(1.0, (step + 1) / recipe.warm)
-        features, rows = batch_of(material, draw.choice(usable, recipe.batch, replace=False), packing, draw)
+        chosen = draw.choice(usable, recipe.batch, replace=False)
+        features, rows = batch_of(material, chosen, packing, draw, towers.words.device)
         logits = answer_logits(trained, towers, features, rows, packing.image_places)
         asked = rows["wanted"] != IGNORED
         each = functional.cross_entropy(logits.float(), rows["wanted"][asked], reduction="none")
-        loss = (each * rows["weights"][asked]).sum() / rows["weights"][asked].sum()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        minutes = (time.monotonic() - started) / 60
-        yield (
-            step,
-            loss.item(),
-            {
-                "trained": trained.state_dict(), "optimiser": optimiser.state_dict(), "step": step,
-                "minutes": float(minutes),
-            },
-        )  # fmt: skip
+        return {"loss": (each * rows["weights"][asked]).sum() / rows["weights"][asked].sum()}
+
+    return Training({"trained": trained, "optimiser": optimiser}, optimiser, rates, loss)
 
 
 def validate(trained: Trained, towers: Towers, material: Material, recipe: Recipe) -> dict[str, dict[str, float]]:
@@ -224,12 +209,13 @@ def validate(trained: Trained, towers: Towers, material: Material, recipe: Recip
     """
     packing = ChatPacking(towers.tokenizer, GRID**2, 2 * recipe.length)
     right: dict[str, list[tuple[bool, bool]]] = {}
-    mean = torch.from_numpy(material.features.mean((0, 1), dtype=np.float32))
+    device = towers.words.device
+    mean = torch.from_numpy(material.features.mean((0, 1), dtype=np.float32)).to(device)
     for start in range(0, len(material.questions), recipe.batch):
         chosen = np.arange(start, min(start + recipe.batch, len(material.questions)))
-        features, rows = batch_of(material, chosen, packing, None)
+        features, rows = batch_of(material, chosen, packing, None, device)
         asked = rows["wanted"] != IGNORED
-        hits = torch.ones(2, *asked.shape, dtype=torch.bool)
+        hits = torch.ones(2, *asked.shape, dtype=torch.bool, device=device)
         for case, seen in enumerate((features, mean.expand_as(features))):
             # these shapes come once: nothing is compiled for them
             with torch.compiler.set_stance("force_eager"), torch.inference_mode():
@@ -265,31 +251,37 @@ def train(
     out: Path,
     recipe: Recipe,
     *,
+    device: str = "cpu",
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     compiled: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and write the weight file; returns its provenance. The material is kept in OUT.material for a next time.
+    """Train and write the weight file; returns its provenance.
 
-    ``compiled`` doubles the speed on a CPU after a few minutes of compiling, and needs a C++ compiler.
+    The material and the checkpoint are kept beside it, so that the training can go on with more minutes. ``compiled``
+    doubles the speed on a CPU after a few minutes of compiling, and needs a C++ compiler.
     """
     checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
+    if not data.is_dir():
+        raise UsageError(f"--data: no folder {data}; give the one that holds stamps, photographs and easy_vqa")
+    where = torch_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    towers = open_towers(recipe.precision)
+    towers = open_towers(recipe.precision, where)
     plan = Plan(recipe.pictures, recipe.validation, recipe.seed, recipe.layers, recipe.precision)
     folder = out.with_name(f"{out.name}.material")
     material, held_out = prepare(data, folder, plan, towers.vision, towers.pixel_values, say)
     made = {**asdict(recipe), "layers": list(recipe.layers), "material": fingerprint(material)}
-    before = load_checkpoint(checkpoint, made, "cpu") if resume else None
+    before = load_checkpoint(checkpoint, made, where) if resume else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         trained = Trained(material.features.shape[-1], towers.text, recipe.rank)
         if before is None:
-            said = warm_start(trained, material, towers.tokenizer, towers.words.float(), recipe.seed)
+            said = warm_start(trained, material, towers.tokenizer, towers.words.float().cpu(), recipe.seed)
             say(f"warm start: {said:.3f} of the variance of names explained")
+    trained.to(where)
     attach(trained, towers.language)
     # written out, which is faster here than torch's fused attention: that has no fast backward pass in bfloat16 on CPUs
     towers.language.set_attn_implementation("eager")
@@ -298,27 +290,11 @@ def train(
         for layer in towers.language.layers:
             layer.compile(dynamic=False)
     # a training that has had its minutes already is validated and written anew
-    state, losses, saved = before, [], time.monotonic()
-    for step, loss, state in steps(trained, towers, material, recipe, before):
-        losses.append(loss)
-        if step % REPORT_STEPS == 0:
-            say(f"step {step}  minutes {state['minutes']:.1f}  loss {np.mean(losses):.4f}")
-            losses.clear()
-        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            save_checkpoint(checkpoint, state, made)
-            saved = time.monotonic()
-    if state is None:
-        raise ItemError(f"{out}: no step was made in {recipe.minutes} minutes; give more --minutes")
-    save_checkpoint(checkpoint, state, made)
-    scores = validate(trained, towers, held_out, recipe)
-    provenance = {
-        "recipe": {name: value for name, value in made.items()},
-        "steps": state["step"],
-        "validation": scores,
-    }
+    steps, minutes = run(training_of(trained, towers, material, recipe), made, checkpoint, before, say)
+    provenance = {"recipe": made, "steps": steps, "validation": validate(trained, towers, held_out, recipe)}
     config = {
         "vision_feature_layer": recipe.layers[0] if len(recipe.layers) == 1 else list(recipe.layers),
         "rank": recipe.rank,
     }
     write_weights(out, trained.arrays(), architecture=NAME, config=config, provenance=provenance)
-    return provenance
+    return {**provenance, "minutes": round(minutes, 2), "out": str(out)}
