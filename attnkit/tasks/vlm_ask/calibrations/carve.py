@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import LogitsProcessor
 
 from attnkit.models.vlm.attention import Call, Rule, Session
 from attnkit.models.vlm.prompt import Prompt, View
@@ -29,15 +31,23 @@ NEUTRAL = "Write a general description of the image."
 FIRST_SHARE, STOP_SHARE = 20 / 28, 26 / 28
 
 
+class _Enough(Exception):
+    """The last map that is needed is there: what the model would go on to compute is not."""
+
+
 class LastRows(Rule):
     """Attention from the position that makes the next token to the prompt, mean over heads, kept for each step.
 
     layers    of the decoder
+    steps     with the last layer's map of this step the pass ends, by an exception; None lets it go on
     maps      by layer, [B, N] on the CPU for each step
     """
 
-    def __init__(self, layers: frozenset[int]) -> None:
+    layers: frozenset[int]
+
+    def __init__(self, layers: frozenset[int], steps: int | None = None) -> None:
         self.layers = layers
+        self.steps = steps
         self.maps: dict[int, list[Tensor]] = {layer: [] for layer in sorted(layers)}
 
     def rows(self, layer: int, start: int, stop: int, prompt: int) -> tuple[int, int] | None:
@@ -45,6 +55,27 @@ class LastRows(Rule):
 
     def weights(self, call: Call, weights: Tensor) -> None:
         self.maps[call.layer].append(weights[:, :, -1, : call.prompt].mean(1).float().cpu())
+        if call.layer == max(self.layers) and len(self.maps[call.layer]) == self.steps:
+            raise _Enough
+
+
+class _Written(LogitsProcessor):
+    """Notes which rows of a greedy answer have ended, for a pass that ends before it can tell.
+
+    ends     ids that end an answer, [E]
+    steps    by row, the step that ended it, or -1
+    """
+
+    def __init__(self, ends: Tensor, rows: int) -> None:
+        self.ends = ends
+        self.steps = torch.full((rows,), -1)
+        self._step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        ended = torch.isin(scores.argmax(-1), self.ends).cpu()
+        self.steps[ended & (self.steps < 0)] = self._step
+        self._step += 1
+        return scores
 
 
 def image_attention(rule: LastRows, prompt: Prompt, steps: Sequence[int]) -> list[NDArray[np.float32]]:
@@ -60,6 +91,9 @@ class Carve(Calibration):
     Two passes before the answer write a short answer to the question and to a neutral instruction; what attention to
     the picture they share cancels. Steps of the two are paired up to the shorter answer. Where a picture was read in
     tiles, the map is that of its last tile, the whole picture made small.
+
+    The last step of a pass ends with the last of the chosen layers; steps before it are needed whole, since each makes
+    the token that the next one reads.
     """
 
     name = "carve"
@@ -102,13 +136,12 @@ class Carve(Calibration):
     def _attend(self, requests: Sequence[Request], tokens: int) -> tuple[list[NDArray[np.float32]], Prompt]:
         from attnkit.tasks.vlm_ask.task import Decoding, generate, prompt_of, stop_ids
 
-        prompt, rule = prompt_of(self.vlm, requests), LastRows(self.chosen)
-        with Session(self.vlm.layers, prompt.length, [rule]):
-            made = generate(self.vlm, prompt, Decoding(max_tokens=tokens))
-        ends = torch.tensor(stop_ids(self.vlm), device=made.sequences.device)
-        ended = torch.isin(made.sequences[:, prompt.length :], ends)
+        prompt, rule = prompt_of(self.vlm, requests), LastRows(self.chosen, tokens)
+        written = _Written(torch.tensor(stop_ids(self.vlm), device=self.vlm.device), len(requests))
+        with suppress(_Enough), Session(self.vlm.layers, prompt.length, [rule]):
+            generate(self.vlm, prompt, Decoding(max_tokens=tokens), [written])
         # the step that ends an answer counts, what fills the batch behind it does not
-        steps = torch.where(ended.any(1), ended.int().argmax(1) + 1, ended.shape[1]).tolist()
+        steps = torch.where(written.steps < 0, len(rule.maps[max(self.chosen)]), written.steps + 1).tolist()
         return image_attention(rule, prompt, steps), prompt
 
     def _refined(

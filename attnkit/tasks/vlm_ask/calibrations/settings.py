@@ -62,6 +62,8 @@ class VhrSettings:
     factor: float = limited(2.0, 0, help="by which their outputs grow (the paper's alpha)")
     layers: str = limited("auto", help="decoder layers such as 1,18:32; auto: the second and the last 14 of 32, scaled")
     outliers: bool = limited(True, help="leave out heads that surge without the picture")
+    each_token: bool = limited(False, help="report the divergence of each token of the answer: a second pass over it")
+    top: int = limited(0, 0, help="heads of a layer whose divergence counts for a token; 0: all")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
 from attnkit.models.vlm.attention import Rule, Session, rows_for
+from attnkit.models.vlm.continued import continued
+from attnkit.runtime.errors import ItemError
 
 from .base import Asked, Calibration
 from .settings import VhrSettings
@@ -49,8 +52,11 @@ def aware_heads(divergence: Tensor) -> Tensor:
 
 
 def token_divergence(divergence: Tensor, heads: int) -> Tensor:
-    """T-VHD of a token, [B]: over the layers, the sum of the `heads` largest of a divergence [L, B, H]."""
-    return divergence.topk(heads, -1).values.sum((0, 2))
+    """T-VHD of tokens, [...]: over the layers, the sum of the `heads` largest of a divergence [L, ..., H].
+
+    Tokens of words that are in no picture have a low one, by the paper.
+    """
+    return divergence.topk(heads, -1).values.sum((0, -1))
 
 
 def late_layers(count: int) -> list[int]:
@@ -71,15 +77,51 @@ class _Comparison(Rule):
         self.chosen: dict[int, Tensor] = {}
 
     def heads(self, layer: int, start: int, outputs: Tensor) -> Tensor | None:
-        seeing, blind = outputs[:, self.last - start].chunk(2)
-        # without a picture both rows are the same prompt: what differs is rounding
-        divergence = head_divergence(seeing, blind) * self.pictured[:, None]
-        if self.settings.outliers:
-            activation = blind.float().square().sum(-1)
-            divergence = without_outliers(divergence, activation)
+        divergence = _compared(outputs[:, self.last - start : self.last - start + 1], self.pictured, self.settings)[
+            :, 0
+        ]
         self.divergence[layer] = divergence
         self.chosen[layer] = aware_heads(divergence)
         return reinforced(outputs, self.chosen[layer].repeat(2, 1), self.settings.factor)
+
+
+class _Reading(Rule):
+    """Divergence of each token in one pass over prompt and answer, seeing and blind rows, the chosen heads reinforced.
+
+    tokens    number of the last positions that count
+    """
+
+    def __init__(self, vhr: Vhr, tokens: int) -> None:
+        self.layers = vhr.layers
+        self.vhr = vhr
+        self.tokens = tokens
+        self.divergence: dict[int, Tensor] = {}
+
+    def heads(self, layer: int, start: int, outputs: Tensor) -> Tensor | None:
+        self.divergence[layer] = _compared(outputs[:, -self.tokens :], self.vhr.pictured, self.vhr.settings)
+        if layer not in self.vhr.active:
+            return None
+        return reinforced(outputs, self.vhr.chosen[layer].repeat(2, 1), self.vhr.settings.factor)
+
+
+class _Following(LogitsProcessor):
+    """Keeps the ids [R, N + t] that the model has read; the logits stay as they are."""
+
+    ids: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        self.ids = input_ids
+        return scores
+
+
+def _compared(outputs: Tensor, pictured: Tensor, settings: VhrSettings) -> Tensor:
+    """Divergence [B, T, H] of outputs [2 B, T, H, d], seeing rows before blind ones, 0 for outliers."""
+    seeing, blind = outputs.chunk(2)
+    # without a picture both rows are the same prompt: what differs is rounding
+    divergence = head_divergence(seeing, blind) * pictured[:, None, None]
+    if settings.outliers:
+        divergence = without_outliers(divergence, blind.float().square().sum(-1))
+    return divergence
 
 
 def reinforced(outputs: Tensor, chosen: Tensor, factor: float) -> Tensor:
@@ -95,6 +137,9 @@ class Vhr(Calibration):
     the same conversation, whose chat markers stay and whose markers around pictures are gone. Heads are chosen layer
     by layer in it, both rows reinforced so far, and are the same for all tokens of the answer. Other calibrations are
     not in force in that pass.
+
+    With `each_token` the answer is read once more in the same way when it is there, for the divergence of each of its
+    tokens; a factor of 1 gives that of the plain model's answer.
     """
 
     name = "vhr"
@@ -109,7 +154,14 @@ class Vhr(Calibration):
         self.chosen: dict[int, Tensor] = {}
         self.divergence: dict[int, Tensor] = {}
         self.active: set[int] = set()
-        if settings.factor == 1 or not bool(self.pictured.any()):
+        self.asked = asked
+        self.following: _Following | None = None
+        self.tokens: Tensor | None = None
+        if not bool(self.pictured.any()):
+            return asked
+        if settings.each_token:
+            self.following = _Following()
+        if settings.factor == 1:
             return asked
         both = vlm.processor.batch([asked.prompt, asked.text_only()])
         found = _Comparison(self.layers, self.pictured, both.length - 1, settings)
@@ -124,13 +176,38 @@ class Vhr(Calibration):
             return None
         return reinforced(outputs, rows_for(self.chosen[layer], len(outputs)), self.settings.factor)
 
+    def processors(self) -> list[LogitsProcessor]:
+        return [] if self.following is None else [self.following]
+
+    def _read_answer(self, ids: Tensor) -> Tensor:
+        """T-VHD [B, T] of the tokens that were made of ids [B, N + T - 1], and of the one made next."""
+        from attnkit.tasks.vlm_ask.task import logits_of, memory_errors
+
+        vlm, asked = self.vlm, self.asked
+        if len(ids) != len(asked.prompt.input_ids):
+            raise ItemError(f"--set {self.name}.each_token: rows of beams are mixed; use --beams 1")
+        answer = ids[:, asked.prompt.length :]
+        both = vlm.processor.batch([continued(asked.prompt, answer), continued(asked.text_only(), answer)])
+        reading = _Reading(self, answer.shape[1] + 1)
+        with memory_errors(), Session(vlm.layers, both.length, [reading]):
+            logits_of(vlm, both)
+        found = torch.stack([reading.divergence[layer] for layer in sorted(reading.divergence)])
+        return token_divergence(found, min(self.settings.top or vlm.heads, vlm.heads))
+
     def report(self, row: int) -> dict[str, Any]:
         report: dict[str, Any] = {"factor": self.settings.factor, "heads": {}}
         if not bool(self.pictured[row]):
             report["warning"] = f"{self.name} changed nothing: the question is about no picture"
-        elif self.chosen:
+            return report
+        if self.chosen:
             layers = sorted(self.chosen)
             report["heads"] = {layer: torch.nonzero(self.chosen[layer][row]).flatten().tolist() for layer in layers}
-            values = torch.stack([self.divergence[layer][row] for layer in layers])[:, None]
-            report["divergence_of_first_token"] = round(float(token_divergence(values, values.shape[-1])), 4)
+            values = torch.stack([self.divergence[layer][row] for layer in layers])
+            counted = min(self.settings.top or values.shape[-1], values.shape[-1])
+            report["divergence_of_first_token"] = round(float(token_divergence(values, counted)), 4)
+        if self.following is not None and self.following.ids is not None:
+            if self.tokens is None:
+                self.tokens = self._read_answer(self.following.ids)
+            made = self.tokens.shape[1] if self.fed is None else self.fed[row] + 1
+            report["divergence_of_tokens"] = [round(one, 4) for one in self.tokens[row, :made].tolist()]
         return report
