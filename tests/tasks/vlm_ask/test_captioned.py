@@ -18,8 +18,11 @@ from attnkit.tasks.vlm_ask.captioned.asking import NUMBERS, ask, colour_of, desc
 from attnkit.tasks.vlm_ask.captioned.collage import SIDE, Collage, Placed, find_photographs, make_collage, patch_owners
 from attnkit.tasks.vlm_ask.captioned.cutouts import Cutout, find_cutouts, name_in, plural, read_cutout
 from attnkit.tasks.vlm_ask.captioned.easy_vqa import read_easy_vqa
+from attnkit.tasks.vlm_ask.captioned.grounding import Grounding, ground, patch_places
 from attnkit.tasks.vlm_ask.captioned.held_out import held_out
-from attnkit.tasks.vlm_ask.captioned.warm_start import warm_start
+from attnkit.tasks.vlm_ask.captioned.material import GRID, Drawing
+from attnkit.tasks.vlm_ask.captioned.references import References
+from attnkit.tasks.vlm_ask.scenes.questions import PLACES
 
 THINGS = {
     "food/fruit/apple": ("A red apple.", "red"), "food/fruit/lemon": ("A yellow lemon!", "yellow"),
@@ -189,20 +192,71 @@ def test_easy_vqa_is_read_by_picture(data: Path) -> None:
     assert second.questions[0].kind == "shape" and second.pixels(SIDE).shape == (SIDE, SIDE, 3)
 
 
-def test_warm_start_puts_patches_where_their_words_are() -> None:
+def test_grounding_puts_patches_where_their_words_are() -> None:
     draw = torch.Generator().manual_seed(0)
-    names = ["one", "two", "three", "four"]
-    directions, words = torch.randn(5, 24, generator=draw), torch.randn(8, 16, generator=draw)
-    labels = torch.randint(0, 5, (60, 64), generator=draw)
-    features = directions[labels] + 0.05 * torch.randn(60, 64, 24, generator=draw)
+    names = ["four", "one", "three", "two"]
+    directions, words = torch.randn(5, 24, generator=draw), torch.randn(20, 16, generator=draw)
+    labels = torch.randint(0, 5, (60, GRID**2), generator=draw)
+    labels[0] = 0
+    # a patch shows what it holds, and a little of where it lies
+    features = directions[labels] + 0.05 * torch.randn(60, GRID**2, 24, generator=draw)
+    features += 0.4 * torch.randn(9, 24, generator=draw)[patch_places()]
     material: Any = SimpleNamespace(
         features=features.half().numpy(), names=[[(["", *names])[one] for one in row] for row in labels.tolist()]
     )
-    index = {f" {name}": place for place, name in enumerate(names)}
+    known = ["background", *names, *(place for row in PLACES for place in row)]
+    index = {f" {name}": place for place, name in enumerate(known)}
     tokenizer = lambda text, **_: SimpleNamespace(input_ids=[index[text]])  # noqa: E731
-    trained: Any = SimpleNamespace(linear_1=torch.nn.Linear(24, 32), linear_2=torch.nn.Linear(32, 16))
-    explained = warm_start(trained, material, tokenizer, words, seed=0)
+    grounding = Grounding.of(material, tokenizer, words)
+    assert (grounding.labels[0] == -1).all() and np.array_equal(grounding.labels[1:], labels[1:])
+
+    class Projector(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear_1, self.linear_2 = torch.nn.Linear(24, 32), torch.nn.Linear(32, 16)
+            self.projector = list(self.parameters())
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.linear_2(torch.nn.functional.gelu(self.linear_1(inputs)))
+
+    trained = Projector()
+    ground(trained, material, grounding, 150, 1e-2, 0, print)
     with torch.no_grad():
-        tokens = trained.linear_2(torch.nn.functional.gelu(trained.linear_1(directions[1:])))
-    nearest = torch.cdist(tokens, words[:4]).argmin(1)
-    assert explained > 0.8 and nearest.tolist() == [0, 1, 2, 3]
+        tokens = trained(features[1:]).flatten(0, 1) - words.mean(0)
+    for told, wanted in ((grounding.names, labels[1:]), (grounding.places, torch.tensor(patch_places()).repeat(59, 1))):
+        nearest = (
+            torch.nn.functional.normalize(tokens, dim=-1) @ torch.nn.functional.normalize(told, dim=-1).T
+        ).argmax(-1)
+        assert (nearest == wanted.flatten()).float().mean() > 0.9
+    # a batch in which nothing is named costs nothing
+    nothing = torch.zeros(0, dtype=torch.long)
+    assert grounding.loss(torch.zeros(0, 16), nothing, nothing) == 0
+
+
+def test_references_find_names_and_where_they_lie() -> None:
+    letters: Any = lambda text, **_: SimpleNamespace(input_ids=list(text))  # noqa: E731
+    references = References(["red circle", "hen", "brown hen"], letters)
+    patches = [""] * GRID**2
+    patches[GRID + 2] = patches[GRID + 3] = "brown hen"
+    patches[-1] = patches[0] = "red circle"
+
+    def told(text: str) -> list[tuple[str, tuple[int, int, int]]]:
+        return [(text[: place + 1], target) for place, target in references.of(text, patches)]
+
+    assert told("Where is the brown hen?") == [("Where is the brown hen", (1, 1, 2))]
+    # a name of fewer words means what has more of them; two in far places have no middle
+    assert told("Are there hens or circles?") == [
+        ("Are there hens", (1, 1, 2)),
+        ("Are there hens or circles", (1, -100, -100)),
+    ]
+    assert told("Is there a square?") == [("Is there a square", (0, -100, -100))]
+    assert told("Then?") == []
+
+
+def test_validation_draws_known_things_apart_from_new_ones(data: Path) -> None:
+    training, validation = Drawing(data, held_out=False), Drawing(data, held_out=True)
+    held = {source: {name for seed in range(12) for name in validation.draw(source, seed).names} - {""}
+            for source in ("collage", "known collage")}  # fmt: skip
+    assert held["known collage"] == {name for seed in range(12) for name in training.draw("collage", seed).names} - {""}
+    assert held["collage"] and not held["collage"] & held["known collage"]
+    assert not np.array_equal(validation.draw("known collage", 3).pixels, training.draw("collage", 3).pixels)

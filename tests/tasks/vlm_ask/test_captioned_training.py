@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaModel
 from attnkit.models import training_loop
 from attnkit.models.checkpoint import load_checkpoint
 from attnkit.models.smol_llava.projector import merge, projector_state
+from attnkit.tasks.vlm_ask.captioned.grounding import Grounding
 from attnkit.tasks.vlm_ask.captioned.material import GRID, Material
 from attnkit.tasks.vlm_ask.captioned.packing import ChatPacking
 from attnkit.tasks.vlm_ask.captioned.training import Recipe, Towers, Trained, answer_logits, attach, training_of
@@ -55,19 +56,20 @@ def test_answers_see_their_question_and_no_token_behind_them(implementation: str
     attach(trained, towers.language)
     packing = ChatPacking(towers.tokenizer, 4, 60)
     features = torch.randn(1, 4, 6)
+
+    def logits(features: torch.Tensor, rows: Any) -> torch.Tensor:
+        return answer_logits(trained(features), towers, packing.pack(rows), packing.image_places)[0]
+
     with torch.no_grad():
-        together = answer_logits(trained, towers, features, packing.pack([QUESTIONS]), packing.image_places)
-        apart = [
-            answer_logits(trained, towers, features, packing.pack([[one]]), packing.image_places) for one in QUESTIONS
-        ]
+        together = logits(features, [QUESTIONS])
+        apart = [logits(features, [[one]]) for one in QUESTIONS]
         assert torch.allclose(together, torch.cat(apart), atol=1e-5)
         # another last letter of the answer, and the end behind it, move nothing before them
-        other = packing.pack([[replace(QUESTIONS[0], answer="efm")]])
-        changed = answer_logits(trained, towers, features, other, packing.image_places)
+        changed = logits(features, [[replace(QUESTIONS[0], answer="efm")]])
         assert torch.allclose(changed[:3], apart[0][:3], atol=1e-5) and not torch.allclose(
             changed[3], apart[0][3], atol=1e-2
         )
-        blind = answer_logits(trained, towers, 0 * features, packing.pack([QUESTIONS]), packing.image_places)
+        blind = logits(0 * features, [QUESTIONS])
         assert not torch.allclose(blind, together, atol=1e-2)
 
 
@@ -87,6 +89,14 @@ def test_what_is_written_gives_the_model_that_was_trained() -> None:
     }  # fmt: skip
 
 
+def grounding_for(pictures: int) -> Grounding:
+    """Two names; the first patch of each picture holds the second."""
+    draw = torch.Generator().manual_seed(1)
+    labels = np.zeros((pictures, GRID**2), np.int64)
+    labels[:, 0] = 1
+    return Grounding(torch.randn(2, 16, generator=draw), torch.randn(9, 16, generator=draw), torch.zeros(16), labels)
+
+
 def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     features = draw.normal(size=(6, GRID**2, 6)).astype(np.float16)
@@ -99,7 +109,7 @@ def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, m
     def go_on(checkpoint: Path, steps: int, before: Any) -> Trained:
         trained, towers = tiny()
         attach(trained, towers.language)
-        training = training_of(trained, towers, material, recipe)
+        training = training_of(trained, towers, material, recipe, grounding_for(6))
 
         def loss(step: int, progress: float) -> Any:
             if step == steps:
@@ -129,10 +139,20 @@ def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, m
 def test_both_groups_of_parameters_have_a_rate_of_their_own() -> None:
     trained, towers = tiny()
     material = Material(np.zeros((1, GRID**2, 6), np.float16), ["scene"], [QUESTIONS], [[""] * GRID**2])
-    training = training_of(trained, towers, material, Recipe(rank=2, warm=10))
-    parameters = [one for group in training.optimiser.param_groups for one in group["params"]]
-    assert {id(one) for one in parameters} == {id(one) for one in trained.parameters()}
-    low_rank = {id(one) for one in trained.low_rank.parameters()}
-    assert {id(one) for one in training.optimiser.param_groups[1]["params"]} == low_rank
+    training = training_of(trained, towers, material, Recipe(rank=2, warm=10), grounding_for(1))
+    projector, others = (group["params"] for group in training.optimiser.param_groups)
+    assert {id(one) for one in projector} == {id(one) for one in trained.projector}
+    heads: torch.nn.Module = training.kept["heads"]  # type: ignore[assignment]
+    assert {id(one) for one in others} == {id(one) for one in [*trained.low_rank.parameters(), *heads.parameters()]}
     for step, progress, wanted in ((0, 0.0, 1e-4), (9, 0.0, 1e-3), (99, 1.0, 3e-5)):
-        assert training.rates(step, progress) == pytest.approx([wanted, wanted / 2])
+        assert training.rates(step, progress) == pytest.approx([0.3 * wanted, wanted])
+
+
+def test_help_is_given_at_the_last_token_of_a_name() -> None:
+    _, towers = tiny()
+    packing = ChatPacking(towers.tokenizer, 4, 60)
+    named = lambda row, text: [(len(text) - 1, (1, row, 2))] if text == "abcd" else []  # noqa: E731
+    rows = packing.pack([QUESTIONS, QUESTIONS], named)
+    places = (rows["named"][..., 0] >= 0).nonzero().tolist()
+    assert [rows["ids"][row, place].item() for row, place in places] == letters("dd").input_ids
+    assert [rows["named"][row, place].tolist() for row, place in places] == [[1, 0, 2], [1, 1, 2]]

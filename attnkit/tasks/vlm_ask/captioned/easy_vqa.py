@@ -34,6 +34,12 @@ class Asked:
             picture = opened.convert("RGB")
         return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
 
+    @property
+    def name(self) -> str:
+        """Its colour and shape where its questions tell both, else ""."""
+        said = {question.kind: question.answer for question in self.questions}
+        return f"{said['colour']} {said['shape']}" if {"colour", "shape"} <= set(said) else ""
+
     def some(self, draw: np.random.Generator) -> list[Question]:
         """At most `MOST` of the questions, in any order."""
         return [self.questions[index] for index in draw.permutation(len(self.questions))[:MOST]]

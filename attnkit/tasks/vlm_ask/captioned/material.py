@@ -25,13 +25,18 @@ from .collage import SIDE, find_photographs, make_collage, patch_owners
 from .cutouts import find_cutouts
 from .easy_vqa import Asked, read_easy_vqa
 
-SOURCES = ("collage", "scene", "easy-vqa")
-# how often a picture is of each source
-SHARES = (0.5, 0.25, 0.25)
+# how often a picture of each source is drawn; in the validation collages are of held-out cut-outs, or of known ones in
+# new places on new photographs
+SHARES = {
+    "train": {"collage": 0.6, "scene": 0.25, "easy-vqa": 0.15},
+    "validation": {"collage": 0.25, "known collage": 0.35, "scene": 0.25, "easy-vqa": 0.15},
+}
 GRID = 8
 BATCH = 32
+# of 255, from which on a pixel of easy-VQA is not ground
+DIFFERENT = 40
 # raised when pictures or questions of a seed change
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -69,22 +74,23 @@ class Drawing:
     """Draws the pictures of a data folder; what is held out is drawn from nothing that is trained on."""
 
     def __init__(self, data: Path, *, held_out: bool) -> None:
-        cutouts = find_cutouts(data)
         self.held_out = held_out
-        self.everything = cutouts
+        self.everything = find_cutouts(data)
+        self.known = [one for one in self.everything if not one.held_out]
         # pictographs are drawings: what they teach is tested on stamps
-        self.cutouts = [one for one in cutouts if one.held_out == held_out and (one.code is None or not held_out)]
+        self.new = [one for one in self.everything if one.held_out and one.code is None]
         self.photographs = find_photographs(data / "photographs" / ("test" if held_out else "train"))
         self.easy_vqa = read_easy_vqa(data, "test" if held_out else "train")
 
     def draw(self, source: str, seed: int) -> Drawn:
         """The picture of a source and a seed."""
         draw = np.random.default_rng((seed, 13))
-        if source == "collage":
-            collage = make_collage(seed + HELD_OUT * self.held_out, self.cutouts, self.photographs)
+        if source.endswith("collage"):
+            cutouts = self.new if self.held_out and source == "collage" else self.known
+            collage = make_collage(seed + HELD_OUT * self.held_out, cutouts, self.photographs)
             names = [thing.cutout.name for thing in collage.things]
             owners = patch_owners(collage.owners, GRID)
-            questions = ask_all(collage, self.everything if self.held_out else self.cutouts, draw)
+            questions = ask_all(collage, self.everything if self.held_out else self.known, draw)
             return Drawn(source, collage.pixels, questions, [names[one - 1] if one else "" for one in owners])
         if source == "scene":
             scene = make_scene(seed + HELD_OUT * self.held_out)
@@ -93,13 +99,21 @@ class Drawing:
             names = [f"{COLOURS[one[1] - 1]} {SHAPES[one[0] - 1]}" if one[0] else "" for one in targets.tolist()]
             return Drawn(source, picture.pixels, draw_questions(scene, draw), names)
         asked: Asked = self.easy_vqa[seed % len(self.easy_vqa)]
-        return Drawn(source, asked.pixels(SIDE), asked.some(draw), [""] * GRID**2)
+        pixels = asked.pixels(SIDE)
+        names = [asked.name if one else "" for one in patch_owners(_shape(pixels), GRID)]
+        return Drawn(source, pixels, asked.some(draw), names)
 
 
-def drawn_sources(plan: Plan, count: int) -> list[str]:
-    """The source of each picture of a plan."""
-    draw = np.random.default_rng((plan.seed, 17))
-    return [SOURCES[index] for index in draw.choice(len(SOURCES), size=count, p=SHARES)]
+def _shape(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """1 where a pixel differs clearly from the corner, which is ground in easy-VQA."""
+    away = np.abs(pixels.astype(np.int16) - pixels[0, 0].astype(np.int16)).max(-1)
+    return (away > DIFFERENT).astype(np.uint8)
+
+
+def drawn_sources(seed: int, part: str, count: int) -> list[str]:
+    """The source of each picture of a part, train or validation."""
+    draw = np.random.default_rng((seed, 17))
+    return draw.choice(list(SHARES[part]), size=count, p=list(SHARES[part].values())).tolist()
 
 
 def prepare(
@@ -121,7 +135,7 @@ def prepare(
         found.unlink(missing_ok=True)
         for part, count in (("train", plan.pictures), ("validation", plan.validation)):
             drawing = Drawing(data, held_out=part == "validation")
-            sources = drawn_sources(plan, count)
+            sources = drawn_sources(plan.seed, part, count)
             drawn = (drawing.draw(source, plan.seed * 10_000_000 + index) for index, source in enumerate(sources))
             _write(folder, part, drawn, count, plan, tower, inputs, say)
         found.write_text(json.dumps(stamp), encoding="utf-8")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..scenes.questions import Question
+from .references import NO_TARGET, Target
 
 IGNORED = -100
 
@@ -31,19 +32,27 @@ class ChatPacking:
         asked = self._encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
         return asked, [*self._encode(question.answer), self.tokenizer.eos_token_id]
 
-    def pack(self, rows: Sequence[Sequence[Question]]) -> dict[str, Tensor]:
+    def pack(
+        self,
+        rows: Sequence[Sequence[Question]],
+        named: Callable[[int, str], Sequence[tuple[int, Target]]] = lambda row, text: (),
+    ) -> dict[str, Tensor]:
         """One row per picture; questions that find no room are left out.
+
+        `named` gives, for a row and the text of a question, places in it and what is named there, see `References`.
 
         ids        [B, length]
         positions  [B, length], place of a token in the text that it sees
         mask       [B, 1, length, length], True where a query (row) sees a key (column)
         wanted     [B, length], the next token where it is part of an answer, else IGNORED
         weights    [B, length], of these
+        named      [B, length, 3], what is named
         """
         shape = (len(rows), self.length)
         ids = torch.full(shape, self.tokenizer.pad_token_id)
         positions, part = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
         wanted, weights = torch.full(shape, IGNORED), torch.zeros(shape)
+        targets = torch.tensor(NO_TARGET).repeat(*shape, 1)
         opening = len(self.opening)
         for row, questions in enumerate(rows):
             ids[row, :opening] = torch.tensor(self.opening)
@@ -61,9 +70,14 @@ class ChatPacking:
                 part[row, begin:end] = index + 1
                 # the token before an answer's first asks for it
                 wanted[row, begin + len(asked) - 1 : end - 1] = torch.tensor(answer)
+                for place, target in named(row, question.text):
+                    targets[row, begin + place] = torch.tensor(target)
                 # a long answer counts more than a short one, but less than its length
                 weights[row, begin + len(asked) - 1 : end - 1] = len(answer) ** -0.5
         # a token sees the opening (part 0) and earlier tokens of its own question
         seen = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
         mask = seen & torch.ones(self.length, self.length, dtype=torch.bool).tril()
-        return {"ids": ids, "positions": positions, "mask": mask[:, None], "wanted": wanted, "weights": weights}
+        return {
+            "ids": ids, "positions": positions, "mask": mask[:, None], "wanted": wanted, "weights": weights,
+            "named": targets,
+        }  # fmt: skip

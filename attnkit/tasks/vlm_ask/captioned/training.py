@@ -1,4 +1,7 @@
-"""Training recipe of smol-llava: its projector, and a low-rank change of the language model, both towers frozen."""
+"""Training recipe of smol-llava: its projector, and a low-rank change of the language model, both towers frozen.
+
+The projector first learns to say the names of what patches hold, then all learns to answer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attnkit.models.adapters.lora import PROJECTIONS, LowRank, LowRankSettings
+from attnkit.models.adapters.lora import LowRank, LowRankSettings
 from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.smol_llava import parts
 from attnkit.models.smol_llava.assembly import load_published
@@ -27,13 +30,16 @@ from attnkit.models.weights import write_weights
 from attnkit.runtime.errors import UsageError
 
 from ..scenes.questions import Question
+from .grounding import Grounding, ground, patch_places
 from .material import GRID, Material, Plan, fingerprint, prepare
 from .packing import IGNORED, ChatPacking
-from .warm_start import warm_start
+from .references import UNKNOWN, ReferenceHeads, References, Target
 
 NAME = "smol-llava"
-# of the rate of the projector
-LOW_RANK_RATE = 0.5
+# rate of the projector, which has learnt before, as a share of that of the low-rank changes
+PROJECTOR_RATE = 0.3
+# linear layers of a decoder layer that are changed
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Recipe:
     batch      pictures a step
     length     tokens of a row: a picture's and those of its questions
     precision  of the language model's matrix products; bfloat16 is fast where the processor multiplies it
+    grounding  steps of the projector alone, their rate, and the weight of that loss afterwards
+    references weight of the loss of what names in questions mean, read two thirds up the language model
     """
 
     seed: int = 0
@@ -57,11 +65,15 @@ class Recipe:
     rate: float = 1e-3
     warm: int = 20
     layers: tuple[int, ...] = (-1, -6)
+    grounding_steps: int = 3000
+    grounding_rate: float = 2e-3
+    grounding: float = 0.2
+    references: float = 0.3
     precision: str = "bfloat16"
 
 
 class Trained(nn.Module):
-    """What is trained, in single precision: the projector and per decoder layer the change of query and value.
+    """What is trained, in single precision: the projector and per decoder layer the change of `PROJECTIONS`.
 
     features [B, N, D] become image tokens [B, N, hidden].
     """
@@ -73,10 +85,15 @@ class Trained(nn.Module):
         self.linear_2 = nn.Linear(hidden, hidden)
         values = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
         settings = LowRankSettings(rank=rank, alpha=2.0 * rank)
+        outputs = {"q_proj": hidden, "k_proj": values, "v_proj": values, "o_proj": hidden}
         self.low_rank = nn.ModuleList(
-            nn.ModuleDict({"q_proj": LowRank(hidden, hidden, settings), "v_proj": LowRank(hidden, values, settings)})
+            nn.ModuleDict({name: LowRank(hidden, outputs[name], settings) for name in PROJECTIONS})
             for _ in range(text["num_hidden_layers"])
         )
+
+    @property
+    def projector(self) -> list[nn.Parameter]:
+        return [*self.linear_1.parameters(), *self.linear_2.parameters()]
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear_2(functional.gelu(self.linear_1(features)))
@@ -129,7 +146,7 @@ def open_towers(precision: str, device: str) -> Towers:
 
 
 def attach(trained: Trained, language: Any) -> None:
-    """Add the low-rank change to the query and value projections of every layer."""
+    """Add the low-rank changes to the projections of every layer."""
 
     def added(one: Any) -> Any:
         def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -143,23 +160,35 @@ def attach(trained: Trained, language: Any) -> None:
             layer.self_attn.get_submodule(name).register_forward_hook(added(low_rank[name]))  # type: ignore[index]
 
 
-def answer_logits(trained: Trained, towers: Towers, features: Tensor, rows: dict[str, Tensor], places: slice) -> Tensor:
-    """Logits [M, vocabulary] at the tokens of rows that ask for a token of an answer, in order."""
-    words = functional.embedding(rows["ids"].clamp(max=len(towers.words) - 1), towers.words)
-    image = trained(features).to(words.dtype)
-    embedded = torch.cat([words[:, : places.start], image, words[:, places.stop :]], 1)
+def answer_logits(image: Tensor, towers: Towers, rows: dict[str, Tensor], places: slice) -> tuple[Tensor, Tensor]:
+    """Logits [M, vocabulary] at the tokens of rows that ask for a token of an answer, in order.
+
+    image  the pictures' tokens [B, N, hidden], which go to the places of the rows
+
+    Second come the states [B, length, hidden] two thirds up the language model.
+    """
+    language, words = towers.language, towers.words
+    known = functional.embedding(rows["ids"].clamp(max=len(words) - 1), words)
+    states = upper = torch.cat([known[:, : places.start], image.to(words.dtype), known[:, places.stop :]], 1)
     # added to the scores by the attention that is written out, which would add 1 for a True
     mask = torch.zeros(rows["mask"].shape, dtype=words.dtype, device=words.device).masked_fill_(
         ~rows["mask"], torch.finfo(words.dtype).min
     )
-    states = towers.language(
-        inputs_embeds=embedded, attention_mask=mask, position_ids=rows["positions"], use_cache=False
-    ).last_hidden_state
-    return functional.linear(states[rows["wanted"] != IGNORED], towers.words)
+    turned = language.rotary_emb(states, rows["positions"])
+    for index, layer in enumerate(language.layers):
+        states = layer(states, attention_mask=mask, position_ids=rows["positions"], position_embeddings=turned)
+        if index + 1 == len(language.layers) * 2 // 3:
+            upper = states
+    return functional.linear(language.norm(states)[rows["wanted"] != IGNORED], words), upper
 
 
 def batch_of(
-    material: Material, chosen: Any, packing: ChatPacking, draw: np.random.Generator | None, device: Any = "cpu"
+    material: Material,
+    chosen: Any,
+    packing: ChatPacking,
+    device: Any = "cpu",
+    draw: np.random.Generator | None = None,
+    references: References | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Features and packed rows of some pictures; with a generator the questions come in any order, each by itself."""
     questions = [
@@ -168,21 +197,31 @@ def batch_of(
         else [material.questions[index][place] for place in draw.permutation(len(material.questions[index]))]
         for index in chosen
     ]
-    rows = packing.pack(questions)
+
+    def named(row: int, text: str) -> list[tuple[int, Target]]:
+        return [] if references is None else references.of(text, material.names[chosen[row]])
+
+    rows = packing.pack(questions, named)
     features = torch.from_numpy(
         np.asarray(material.features[np.sort(chosen)], np.float32)[np.argsort(np.argsort(chosen))]
     )
     return features.to(device), {name: value.to(device) for name, value in rows.items()}
 
 
-def training_of(trained: Trained, towers: Towers, material: Material, recipe: Recipe) -> Training:
+def training_of(trained: Trained, towers: Towers, material: Material, recipe: Recipe, grounding: Grounding) -> Training:
     """What is done at each step; all pictures that have questions are drawn from."""
+    device = towers.words.device
     packing = ChatPacking(towers.tokenizer, GRID**2, recipe.length)
-    groups = (([*trained.linear_1.parameters(), *trained.linear_2.parameters()], 1.0),
-              (list(trained.low_rank.parameters()), LOW_RANK_RATE))  # fmt: skip
+    references = References(sorted({name for row in material.names for name in row if name}), towers.tokenizer)
+    heads = ReferenceHeads(towers.text["hidden_size"]).to(device)
+    groups = (
+        (trained.projector, PROJECTOR_RATE),
+        ([*trained.low_rank.parameters(), *heads.parameters()], 1.0),
+    )
     optimiser = torch.optim.AdamW(
         [{"params": parameters} for parameters, _ in groups], lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01
     )
+    places = torch.from_numpy(patch_places()).to(device)
     usable = np.flatnonzero([bool(one) for one in material.questions])
 
     def rates(step: int, progress: float) -> list[float]:
@@ -192,13 +231,22 @@ def training_of(trained: Trained, towers: Towers, material: Material, recipe: Re
     def loss(step: int, progress: float) -> dict[str, Tensor]:
         draw = np.random.default_rng((recipe.seed, 19, step))
         chosen = draw.choice(usable, recipe.batch, replace=False)
-        features, rows = batch_of(material, chosen, packing, draw, towers.words.device)
-        logits = answer_logits(trained, towers, features, rows, packing.image_places)
-        asked = rows["wanted"] != IGNORED
+        features, rows = batch_of(material, chosen, packing, device, draw, references)
+        image = trained(features)
+        logits, upper = answer_logits(image, towers, rows, packing.image_places)
+        asked, told = rows["wanted"] != IGNORED, rows["named"][..., 0] != UNKNOWN
         each = functional.cross_entropy(logits.float(), rows["wanted"][asked], reduction="none")
-        return {"loss": (each * rows["weights"][asked]).sum() / rows["weights"][asked].sum()}
+        labels = torch.from_numpy(grounding.labels[chosen]).to(device)
+        covered = labels > 0
+        parts = {
+            "answers": (each * rows["weights"][asked]).sum() / rows["weights"][asked].sum(),
+            "grounding": grounding.loss(image[covered], labels[covered], places.expand_as(labels)[covered]),
+            "references": heads.loss(upper[told], rows["named"][told]),
+        }
+        whole = parts["answers"] + recipe.grounding * parts["grounding"] + recipe.references * parts["references"]
+        return {"loss": whole, **parts}
 
-    return Training({"trained": trained, "optimiser": optimiser}, optimiser, rates, loss)
+    return Training({"trained": trained, "heads": heads, "optimiser": optimiser}, optimiser, rates, loss)
 
 
 def validate(trained: Trained, towers: Towers, material: Material, recipe: Recipe) -> dict[str, dict[str, float]]:
@@ -213,13 +261,13 @@ def validate(trained: Trained, towers: Towers, material: Material, recipe: Recip
     mean = torch.from_numpy(material.features.mean((0, 1), dtype=np.float32)).to(device)
     for start in range(0, len(material.questions), recipe.batch):
         chosen = np.arange(start, min(start + recipe.batch, len(material.questions)))
-        features, rows = batch_of(material, chosen, packing, None, device)
+        features, rows = batch_of(material, chosen, packing, device)
         asked = rows["wanted"] != IGNORED
         hits = torch.ones(2, *asked.shape, dtype=torch.bool, device=device)
         for case, seen in enumerate((features, mean.expand_as(features))):
             # these shapes come once: nothing is compiled for them
             with torch.compiler.set_stance("force_eager"), torch.inference_mode():
-                guessed = answer_logits(trained, towers, seen, rows, packing.image_places).argmax(-1)
+                guessed = answer_logits(trained(seen), towers, rows, packing.image_places)[0].argmax(-1)
             hits[case][asked] = guessed == rows["wanted"][asked]
         for row, index in enumerate(chosen):
             for kind, places in _answers(material.questions[index], packing):
@@ -275,12 +323,13 @@ def train(
     material, held_out = prepare(data, folder, plan, towers.vision, towers.pixel_values, say)
     made = {**asdict(recipe), "layers": list(recipe.layers), "material": fingerprint(material)}
     before = load_checkpoint(checkpoint, made, where) if resume else None
+    grounding = Grounding.of(material, towers.tokenizer, towers.words.float())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         trained = Trained(material.features.shape[-1], towers.text, recipe.rank)
         if before is None:
-            said = warm_start(trained, material, towers.tokenizer, towers.words.float().cpu(), recipe.seed)
-            say(f"warm start: {said:.3f} of the variance of names explained")
+            trained.to(where)
+            ground(trained, material, grounding, recipe.grounding_steps, recipe.grounding_rate, recipe.seed, say)
     trained.to(where)
     attach(trained, towers.language)
     # written out, which is faster here than torch's fused attention: that has no fast backward pass in bfloat16 on CPUs
@@ -290,7 +339,7 @@ def train(
         for layer in towers.language.layers:
             layer.compile(dynamic=False)
     # a training that has had its minutes already is validated and written anew
-    steps, minutes = run(training_of(trained, towers, material, recipe), made, checkpoint, before, say)
+    steps, minutes = run(training_of(trained, towers, material, recipe, grounding), made, checkpoint, before, say)
     provenance = {"recipe": made, "steps": steps, "validation": validate(trained, towers, held_out, recipe)}
     config = {
         "vision_feature_layer": recipe.layers[0] if len(recipe.layers) == 1 else list(recipe.layers),
