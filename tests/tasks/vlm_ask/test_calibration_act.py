@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,8 @@ def test_heads_of_a_file_alone_are_changed(tmp_path: Path) -> None:
         ("[[1, 0.5]]", "expected \\[layer, head\\]"),
         ("{}", "holds a dict"),
         ("[", "is no JSON"),
+        ('{"heads": [[1, 2]], "finished": false}', "is unfinished"),
+        ('{"heads": [[1, 2]], "layers": 32, "heads_per_layer": 32}', "model with 32 layers of 32 heads"),
         (None, "cannot read"),
     ],
 )
@@ -235,6 +238,17 @@ def test_heads_files_are_checked(text: str | None, said: str, tmp_path: Path) ->
         path.write_text(text)
     with pytest.raises(UsageError, match=f"--set act.heads: .*{said}"):
         answers("llava", ("act",), {"act.heads": str(path)})
+
+
+def test_auto_takes_the_heads_in_the_folder_of_the_model(tmp_path: Path) -> None:
+    vlm = replace(tiny_vlm("llava"), path=tmp_path)
+    settings = {"act.threshold": 0.01, "act.heads": "auto"}
+    with pytest.raises(UsageError, match=r"no act_heads\.json in .*; make it with 'attnkit models heads MODEL"):
+        ask(vlm, REQUESTS[:1], arm=("act",), settings=settings, decoding=Decoding(max_tokens=1))
+    record = {"heads": [[3, 1]], "finished": True, "layers": 4, "heads_per_layer": 4}
+    (tmp_path / "act_heads.json").write_text(json.dumps(record))
+    (answer,) = ask(vlm, REQUESTS[:1], arm=("act",), settings=settings, decoding=Decoding(max_tokens=1))
+    assert answer.reports["act"]["heads_changed"] == {3: 1}
 
 
 def test_a_prompt_in_pieces_is_refused() -> None:

@@ -27,7 +27,7 @@ from tiny_vlms import NAMES, picture, tiny_vlm
 from attnkit.models.vlm.attention import Session
 from attnkit.models.vlm.prompt import Tile
 from attnkit.runtime.errors import UsageError
-from attnkit.tasks.vlm_ask.calibrations.carve import NEUTRAL, LastRows, image_attention
+from attnkit.tasks.vlm_ask.calibrations.carve import NEUTRAL, LastRows, _Written, image_attention
 from attnkit.tasks.vlm_ask.calibrations.carve_maps import (
     attention_entropy,
     blackened,
@@ -40,7 +40,7 @@ from attnkit.tasks.vlm_ask.calibrations.carve_maps import (
     strongest_part,
     texture_complexity,
 )
-from attnkit.tasks.vlm_ask.task import Request, logits_of
+from attnkit.tasks.vlm_ask.task import Decoding, Request, generate, logits_of, stop_ids
 
 QUICK = {"carve.tokens": 2, "carve.layers": "2:4"}
 WHOLE = (Tile(4, 4, (0, 0, 40, 32)),)
@@ -317,3 +317,41 @@ def test_maps_are_kept_on_the_cpu_in_single_precision() -> None:
     drawn(asked, [rule])
     assert [tuple(one.shape) for one in rule.maps[0]] == [(1, asked.prompt.length)] * 3
     assert all(one.dtype == torch.float32 and one.device.type == "cpu" for one in rule.maps[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pass_that_ends_early_has_the_maps_of_the_whole_one(name: str) -> None:
+    """Bit for bit; nothing behind the last map is computed, and the model is as it was."""
+    vlm, requests = tiny_vlm(name), REQUESTS[:2]
+    calibration, _ = prepared(asked_of(name, requests), "carve", {**QUICK, "carve.layers": "1:3"})
+    asked = asked_of(name, requests)
+    before, ran = logits_of(vlm, asked.prompt), list[str]()
+    watched = {"third": vlm.layers[2], "fourth": vlm.layers[3], "head": vlm.model.lm_head}
+    for tokens in (1, 3):
+        whole = LastRows(frozenset({1, 2}))
+        with Session(vlm.layers, asked.prompt.length, [whole]):
+            made = generate(vlm, asked.prompt, Decoding(max_tokens=tokens))
+        ended = torch.isin(made.sequences[:, asked.prompt.length :], torch.tensor(stop_ids(vlm)))
+        steps = [row.tolist().index(True) + 1 if row.any() else tokens for row in ended]
+        hooks = [one.register_forward_pre_hook(lambda *_, key=key: ran.append(key)) for key, one in watched.items()]
+        try:
+            found, prompt = calibration._attend(requests, tokens)  # type: ignore[attr-defined]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        last = ["third"] if max(steps) == tokens else [*watched]
+        assert ran == [*watched] * (max(steps) - 1) + last
+        ran.clear()
+        for one, other in zip(found, image_attention(whole, prompt, steps), strict=True):
+            assert np.array_equal(one, other)
+    assert torch.equal(logits_of(vlm, asked.prompt), before)
+
+
+def test_an_answer_that_ends_before_its_most_tokens_is_followed_to_its_end() -> None:
+    """Rows that end at steps of their own, one of them at the last, which is not run to its end."""
+    ends, written = torch.tensor([2, 5]), _Written(torch.tensor([2, 5]), 3)
+    said = torch.tensor([[7, 2, 7], [2, 2, 7], [5, 7, 7]])
+    for tokens in said:
+        written(tokens[:, None], torch.nn.functional.one_hot(tokens, 9).float())
+    wanted = [next((step for step, one in enumerate(row) if one in ends), -1) for row in said.T.tolist()]
+    assert written.steps.tolist() == wanted == [1, 0, -1]

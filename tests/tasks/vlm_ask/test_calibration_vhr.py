@@ -14,6 +14,8 @@ from calibration_cases import (
     answers,
     asked_of,
     cache_changes_nothing,
+    drawn,
+    longer,
     next_logits,
     prepared,
     probabilities,
@@ -23,6 +25,7 @@ from calibration_cases import (
 from tiny_vlms import NAMES, picture, tiny_vlm
 from torch import Tensor
 
+from attnkit.runtime.errors import ItemError
 from attnkit.tasks.vlm_ask.calibrations.vhr import (
     aware_heads,
     head_divergence,
@@ -181,6 +184,62 @@ def test_beams_have_the_heads_of_their_prompt() -> None:
         (alone,) = ask(vlm, [request], arm=("vhr",), decoding=decoding)
         assert one.text == alone.text
         assert one.reports["vhr"]["heads"] == alone.reports["vhr"]["heads"]
+
+
+def divergence_by_hand(name: str, request: Request, ids: list[int], layers: tuple[int, ...]) -> float:
+    """Of the token behind ids, from a run of the plain model with the picture and one without it, each alone."""
+    vlm, outputs = tiny_vlm(name), []
+    for asked in (request, replace(request, pictures=())):
+        seen: list[Tensor] = []
+        watched: list[Any] = [vlm.layers[layer].self_attn.o_proj for layer in layers]  # type: ignore[union-attr]
+        hooks = [
+            one.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0][0, -1])) for one in watched
+        ]
+        try:
+            logits_of(vlm, longer(prompt_of(vlm, [asked]), torch.tensor([ids], dtype=torch.long)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        outputs.append(torch.stack(seen).double().view(-1, 4, 16))
+    return float((outputs[0] - outputs[1]).square().sum(-1).sqrt().sum())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_divergence_of_each_token_is_that_of_separate_runs(name: str) -> None:
+    """One pass over the whole answer, left padded, gives what a run for each token gives."""
+    settings = {"vhr.factor": 1.0, "vhr.layers": "1,3", "vhr.outliers": False, "vhr.each_token": True}
+    calibration, asked = prepared(asked_of(name, REQUESTS[:1]), "vhr", settings)
+    made = drawn(asked, [calibration], calibration.processors())
+    ids = made.sequences[0, asked.prompt.length :].tolist()
+    found = calibration.report(0)["divergence_of_tokens"]
+    wanted = [divergence_by_hand(name, REQUESTS[0], ids[:count], (1, 3)) for count in range(3)]
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_divergence_of_tokens_begins_with_the_first_ones_and_changes_no_answer() -> None:
+    told = {"vhr.each_token": True}
+    told_of, plain_ones = together_as_alone("llava", "vhr", told), answers("llava", ("vhr",), {}, REQUESTS)
+    assert "divergence_of_tokens" not in told_of[2].reports["vhr"]
+    for found, plain in zip(told_of[:2], plain_ones[:2], strict=True):
+        assert (found.text, probabilities(found)) == (plain.text, probabilities(plain))
+        report = found.reports["vhr"]
+        assert len(report["divergence_of_tokens"]) == len(found.tokens) + found.finished
+        assert report["divergence_of_tokens"][0] == pytest.approx(report["divergence_of_first_token"], rel=1e-4)
+        assert "divergence_of_tokens" not in plain.reports["vhr"]
+
+
+def test_only_the_largest_heads_count_where_that_is_asked_for() -> None:
+    sums = []
+    for top in (1, 2, 4, 0):
+        (answer,) = answers("llava", ("vhr",), {"vhr.each_token": True, "vhr.top": top})
+        sums.append(answer.reports["vhr"]["divergence_of_tokens"])
+    assert all(one < two < three == every for one, two, three, every in zip(*sums, strict=True))
+
+
+def test_divergence_of_tokens_is_not_for_beams() -> None:
+    decoding = Decoding(max_tokens=2, beams=2)
+    with pytest.raises(ItemError, match=r"vhr\.each_token: rows of beams are mixed; use --beams 1"):
+        ask(tiny_vlm("llava"), REQUESTS[:1], arm=("vhr",), settings={"vhr.each_token": True}, decoding=decoding)
 
 
 def test_layers_scale_with_the_depth() -> None:

@@ -19,19 +19,18 @@ class Placebo(Var):
 
     name = "placebo"
 
-    def change_(
-        self, call: Call, weights: Tensor, rule: Redistribution, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
-    ) -> None:
+    def change_(self, call: Call, weights: Tensor, rule: Redistribution, left: Tensor, found: Tensor) -> None:
+        chosen, on_sinks = ~left[..., 0], found[..., 0]
         draw = torch.Generator().manual_seed(hash((self.seed, call.layer, call.start)) % 2**63)
         order = torch.rand(chosen.shape, generator=draw).argsort(1).to(chosen.device)
         wanted = (self.recycle * chosen * on_sinks).gather(1, order)
-        sinks, others = rule.read[:, 0, :, 0].bool(), rule.read[:, 0, :, 1].bool()
+        sinks, others = rule.read[..., 0].bool(), rule.read[..., 1].bool()
         tokens = self._tokens(call, sinks)
         kinds = torch.stack([tokens, others & ~tokens], -1).to(weights.dtype)[:, None]
         available, receivers = (weights @ kinds).unbind(-1)
         heads = chosen.gather(1, order) & (available > 0) & (receivers > 0)
         moved = heads * torch.minimum(wanted, available)
-        self.booked.append((call.start, heads, 1.0, moved))
+        self.booked.append((call.start, ~heads[..., None], 1.0, moved[..., None]))
         tiny = torch.finfo(weights.dtype).tiny
         change = torch.stack([-moved / available.clamp(min=tiny), moved / receivers.clamp(min=tiny)], -1)
         weights.addcmul_(weights, change @ kinds.mT)

@@ -24,14 +24,13 @@ CODE_EPSILON = 1e-6
 class Redistribution:
     """Attention of sinks handed to the other image tokens, in rows that really look at the image.
 
-    It is made once for the prompts of a batch and used in every step, so what can be multiplied out beforehand is.
+    It is made once for the prompts of a batch and used in every step, so what can be multiplied out beforehand is:
+    a step of one token costs as much as the number of its calls.
 
-    read      [B, 1, K, 4]: what a map is multiplied with to have, for each row, its attention to all sinks, to image
+    read      [B, K, 4]: what a map is multiplied with to have, for each row, its attention to all sinks, to image
               tokens that are no sinks, to the image, and how far it is above the bound of rho
-    spread    [B, 1, 2, K]: what each key loses (sinks) and gains (other image tokens)
-    mass      least attention of a row to the image
-    floor     [B, 1, 1] or a number, least of the last column of `read`
-    guarded   rows without attention on image tokens that are no sinks have to be looked for
+    spread    [B, 2, K]: what each key gains (image tokens that are no sinks) and loses (sinks)
+    least     [3] or [B, 1, 1, 3]: least values of the last three columns of `read` in a row that is changed
 
     Notes
     -----
@@ -41,9 +40,7 @@ class Redistribution:
 
     read: Tensor
     spread: Tensor
-    mass: float
-    floor: Tensor | float
-    guarded: bool
+    least: Tensor
 
     @classmethod
     def of(
@@ -55,30 +52,35 @@ class Redistribution:
         rho      least share of it on tokens that are no sinks; with `compat` most share on sinks
         recycle  share that is taken from every sink, of text and image (the paper's p)
         """
-        visual = image & sinks
-        kinds = torch.stack([sinks, image & ~sinks, image, visual], -1) & visual.any(-1)[:, None, None]
-        on_sinks, on_others, whole, on_visual = kinds.float().unbind(-1)
-        margin = rho * whole - on_visual if compat else on_others - rho * whole
-        floor = -rho * CODE_EPSILON * whole.sum(-1)[:, None, None] if compat else 0.0
-        return cls(
-            torch.stack([on_sinks, on_others, whole, margin], -1)[:, None],
-            recycle * torch.stack([-on_sinks, on_others], 1)[:, None],
-            mass,
-            floor,
-            guarded=compat or not (mass and rho),
-        )
-
-    def choose(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of maps [B, H, R, K] that are changed, bool, and their attention to sinks and to others, [B, H, R]."""
-        on_sinks, on_others, whole, margin = (weights @ self.read).unbind(-1)
-        chosen = (whole >= self.mass) & (margin >= self.floor)
+        margins = (rho, rho - 1) if compat else (1 - rho, -rho)
         # with nothing to hand it to, attention stays where it is
-        return chosen & (on_others > 0) if self.guarded else chosen, on_sinks, on_others
+        least = [torch.finfo(torch.float32).tiny, mass, 0.0]
+        # a row for each kind of token: text, sinks of the text, image, sinks of the image
+        table = [
+            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [1.0, 0.0, 0.0, 0.0, 0.0, -recycle],
+            [0.0, 1.0, 1.0, margins[0], recycle, 0.0],
+            [1.0, 0.0, 1.0, margins[1], 0.0, -recycle],
+        ]
+        constants = torch.tensor([*table, [*least, 0.0, 0.0, 0.0]], device=image.device)
+        kinds = sinks + 2 * image.int()
+        columns = torch.nn.functional.embedding(kinds, constants) * (kinds == 3).any(1)[:, None, None]
+        bounds = constants[4, :3]
+        if compat:
+            bounds = bounds.repeat(len(image), 1, 1, 1)
+            bounds[..., 2] -= rho * CODE_EPSILON * image.sum(1)[:, None, None]
+        return cls(columns[..., :4], columns[..., 4:].mT, bounds)
 
-    def apply_(self, weights: Tensor, chosen: Tensor, on_sinks: Tensor, on_others: Tensor) -> Tensor:
+    def choose(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of maps [B, H, R, K] that are left alone, [B, H, R, 1] bool, and what is read of all, [B, H, R, 4]."""
+        found = torch.bmm(weights.flatten(1, 2), self.read).view(*weights.shape[:3], 4)
+        return (found[..., 1:] < self.least).any(-1, keepdim=True), found
+
+    def apply_(self, weights: Tensor, left: Tensor, found: Tensor) -> Tensor:
         """Change maps [B, H, R, K] in place: rows keep their sum, all but sinks and image tokens their bits."""
-        given = torch.where(chosen, on_sinks / on_others, 0.0)
-        return weights.addcmul_(weights, torch.stack([chosen.to(given.dtype), given], -1) @ self.spread)
+        # sinks to others, and 1
+        given = (found[..., :2] / found[..., 1:2]).masked_fill_(left, 0)
+        return weights.addcmul_(weights, torch.bmm(given.flatten(1, 2), self.spread).view(weights.shape))
 
 
 class Var(Calibration):
@@ -105,11 +107,13 @@ class Var(Calibration):
         self.any_padded = bool(self.padded.any())
         # rows behind the image begin at another place in each prompt; the earliest says what to look at
         self.first = int(self.behind.int().argmax(1).min())
+        self.even = bool(self.behind[:, self.first :].all())
+        self.idle = not self.recycle or self.settings.mass > 1
         self.sinks: dict[int, Tensor] = {}
         self.active: dict[int, bool] = {}
         self.sink_scores: dict[int, list[Tensor]] = {}
-        self._rules: dict[tuple[int, int], Redistribution] = {}
-        # first position, rows changed, and the attention moved in them as a share of an amount
+        self._rules: dict[int, Redistribution] = {}
+        # first position, rows left alone [B, H, R, 1], and a share of the first column of amounts [B, H, R, ...] moved
         self.booked: list[tuple[int, Tensor, float, Tensor]] = []
         return asked
 
@@ -146,7 +150,8 @@ class Var(Calibration):
             return
         known, found = self.sinks.get(layer), scores > self.tau
         sinks = self.sinks[layer] = found if known is None else torch.cat([known, found], 1)
-        self.active[layer] = bool((sinks & self.image[:, : sinks.shape[1]]).any())
+        self.active[layer] = not self.idle and bool((sinks & self.image[:, : sinks.shape[1]]).any())
+        self._rules.pop(layer, None)
 
     @property
     def recycle(self) -> float:
@@ -154,44 +159,44 @@ class Var(Calibration):
         return 1 - self.settings.recycle if self.settings.compat else self.settings.recycle
 
     def rows(self, layer: int, start: int, stop: int, prompt: int) -> tuple[int, int] | None:
-        if not self.active.get(layer) or stop <= self.first or not self.recycle or self.settings.mass > 1:
+        if not self.active.get(layer) or stop <= self.first:
             return None
         return max(start, self.first), stop
 
     def weights(self, call: Call, weights: Tensor) -> Tensor | None:
-        if self.rows(call.layer, call.start, call.start + call.rows, call.prompt) is None:
+        # rows may be wanted by another rule alone
+        if not self.active.get(call.layer) or call.start + call.rows <= self.first:
             return None
         rule = self._rule_for(call.layer, len(weights))
         # generated tokens are neither image nor sinks
-        part = weights[..., : rule.read.shape[2]]
-        chosen, on_sinks, on_others = rule.choose(part)
-        if call.prefill:
-            chosen = chosen & self._touched(call, len(weights))[:, None]
-        self.change_(call, part, rule, chosen, on_sinks, on_others)
+        part = weights[..., : rule.read.shape[1]]
+        left, found = rule.choose(part)
+        if call.prefill and not (self.even and call.start >= self.first):
+            left |= self._before(call, len(weights))[:, None, :, None]
+        self.change_(call, part, rule, left, found)
         return weights
 
-    def change_(
-        self, call: Call, weights: Tensor, rule: Redistribution, chosen: Tensor, on_sinks: Tensor, on_others: Tensor
-    ) -> None:
+    def change_(self, call: Call, weights: Tensor, rule: Redistribution, left: Tensor, found: Tensor) -> None:
         """Change rows in place, and book them for the record."""
-        self.booked.append((call.start, chosen, self.recycle, on_sinks))
-        rule.apply_(weights, chosen, on_sinks, on_others)
+        self.booked.append((call.start, left, self.recycle, found))
+        rule.apply_(weights, left, found)
 
     def _rule_for(self, layer: int, batch: int) -> Redistribution:
         """The rule of a layer for a batch of beams, made once."""
-        if (layer, batch) not in self._rules:
+        rule = self._rules.get(layer)
+        if rule is None or len(rule.read) != batch:
             settings, sinks = self.settings, rows_for(self.sinks[layer], batch)
             image = rows_for(self.image[:, : sinks.shape[1]], batch)
-            self._rules[layer, batch] = Redistribution.of(
+            rule = self._rules[layer] = Redistribution.of(
                 image, sinks, mass=settings.mass, rho=settings.rho, recycle=self.recycle, compat=settings.compat
             )
-        return self._rules[layer, batch]
+        return rule
 
-    def _touched(self, call: Call, batch: int) -> Tensor:
-        """[B, R] bool: rows behind the image."""
+    def _before(self, call: Call, batch: int) -> Tensor:
+        """[B, R] bool: rows that are not behind the image."""
         behind = rows_for(self.behind, batch)
-        rows = behind[:, call.start : call.start + call.rows]
-        return torch.nn.functional.pad(rows, (0, call.rows - rows.shape[1]), value=True)
+        rows = ~behind[:, call.start : call.start + call.rows]
+        return torch.nn.functional.pad(rows, (0, call.rows - rows.shape[1]))
 
     def _all_scores(self) -> Iterator[Tensor]:
         for parts in self.sink_scores.values():
@@ -199,9 +204,10 @@ class Var(Calibration):
 
     def _tallies(self) -> tuple[Tally, Tally]:
         changed, moved = (Tally(len(self.image), self.image.shape[1]) for _ in range(2))
-        for start, chosen, share, available in self.booked:
+        for start, left, share, amounts in self.booked:
+            chosen = ~left[..., 0]
             changed.add(start, chosen.sum(1))
-            moved.add(start, (share * chosen * available).sum(1))
+            moved.add(start, (share * chosen * amounts[..., 0]).sum(1))
         return changed, moved
 
     def report(self, row: int) -> dict[str, Any]:
