@@ -51,8 +51,11 @@ def find_model_sinks(
     if json:
         print_document({**asdict(profile), "by_layer": [asdict(one) for one in layers]})
         return
-    rows = [[str(one.layer), str(one.dimension), f"{one.score:.2f}", f"{one.others:.2f}"] for one in layers]
-    print_table(("layer", "largest dimension of the first token", "score", "largest median of others"), rows)
+    rows = [
+        [str(one.layer), str(one.dimension), f"{one.score:.2f}", f"{one.others:.2f}", f"{one.contrast:.1f}"]
+        for one in layers
+    ]
+    print_table(("layer", "largest dimension of the first token", "score", "others at most", "times their value"), rows)
     if profile.dims:
         found = ", ".join(str(one) for one in profile.dims)
         typer.echo(f"sink dimensions {found}, threshold {profile.tau:g}", err=True)

@@ -34,10 +34,15 @@ TEXTS = (
 # a sink dimension holds the first token above this share of the largest possible score, sqrt(hidden size), and above
 # this score: normal values reach 3 to 4 in some hundred dimensions
 LEAST_SHARE, LEAST_SCORE = 0.25, 6.0
-# it is this many times larger there than in the median of the other tokens
+# its value there is this many times the median of the other tokens; of values and not of scores, which hide how long a
+# token is: where a dimension is large in all tokens, the score of a sink of hundred times their length is twice theirs
 LEAST_CONTRAST = 5.0
+# and by its odds it stands this many times above each of the others whose value is no such outlier
+LEAST_GAP = 1.5
 # and that in this share of the layers between the first quarter and the last
 LEAST_LAYERS = 0.5
+# least share of a token's energy outside of a dimension that float32 tells from none
+LEAST_REST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,18 @@ class SinkProfile:
 
 @dataclass(frozen=True)
 class LayerScore:
-    """The first token of the texts at the entrance of a layer: its largest dimension by the median over texts."""
+    """The first token of the texts at the entrance of a layer, in the dimension that is largest there.
+
+    score     its score, the median over the texts
+    others    largest score in this dimension of tokens whose value is no outlier, see `find_sinks`
+    contrast  its value over the median of the other tokens' values, the median over the texts
+    """
 
     layer: int
     dimension: int
     score: float
     others: float
+    contrast: float
 
 
 def sink_scores(hidden: Tensor, dims: Sequence[int]) -> Tensor:
@@ -79,56 +90,101 @@ def sink_scores(hidden: Tensor, dims: Sequence[int]) -> Tensor:
     -----
     VAR ("See What You Are Told", arXiv 2503.03321), sink score; no learned weight of a norm takes part.
     """
-    exact = hidden.float()
     if not len(dims):
-        return exact.new_zeros(exact.shape[:-1])
-    scale = (exact.square().mean(-1) + EPSILON).sqrt()
-    return exact[..., list(dims)].abs().amax(-1) / scale
+        return hidden.new_zeros(hidden.shape[:-1], dtype=torch.float32)
+    length = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
+    scale = (length.square() / hidden.shape[-1] + EPSILON).sqrt()
+    return hidden[..., list(dims)].float().abs().amax(-1) / scale
 
 
 class _States(Rule):
-    """Keeps the normalised hidden states that enter each layer."""
+    """Keeps the hidden states that enter each layer."""
 
     def __init__(self) -> None:
         self.states: dict[int, Tensor] = {}
 
     def observe(self, layer: int, start: int, hidden: Tensor) -> None:
-        exact = hidden[0].float()
-        self.states[layer] = exact / (exact.square().mean(-1, keepdim=True) + EPSILON).sqrt()
+        self.states[layer] = hidden[0].float().abs().cpu()
+
+
+def _odds(scores: Tensor, size: int) -> Tensor:
+    """Value over the length of all else: sinks of any strength are far apart in it, where scores end at sqrt(size)."""
+    return scores / (size - scores.square()).clamp(min=LEAST_REST * size).sqrt()
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """One text in all layers: |values| and scores [L, N, D], and of the tokens behind the first two things.
+
+    median  of their values, [L, D]
+    usual   [L, N - 1, D] bool: the values below LEAST_CONTRAST times it
+    """
+
+    values: Tensor
+    scores: Tensor
+    median: Tensor
+    usual: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> _Looked:
+        scores = values / (values.square().mean(-1, keepdim=True) + EPSILON).sqrt()
+        median = values[:, 1:].median(1, keepdim=True).values
+        return cls(values, scores, median[:, 0], values[:, 1:] < LEAST_CONTRAST * median)
+
+    def contrast(self) -> Tensor:
+        """How many times the first token's values are those of the others, [L, D]."""
+        return self.values[:, 0] / self.median.clamp(min=EPSILON)
+
+    def others(self) -> Tensor:
+        """Largest score of a usual value, [L, D]."""
+        return self.scores[:, 1:].where(self.usual, 0).amax(1)
+
+    def ends(self, layers: Tensor, dims: Sequence[int]) -> tuple[float, float]:
+        """Over some layers: largest score of tokens that are usual in all the dimensions, least of the first token."""
+        scores = self.scores[layers][..., dims].amax(-1)
+        usual = self.usual[layers][..., dims].all(-1)
+        return float(scores[:, 1:].where(usual, 0).max()), float(scores[:, 0].min())
 
 
 def find_sinks(vlm: VisionLanguageModel, name: str) -> tuple[SinkProfile, list[LayerScore]]:
     """The sink dimensions of a model, from its first-token states, and what each layer shows.
 
-    A model without a token for the beginning of a text puts its sink on the first token all the same. The threshold
-    is half of the median score of the first token in the layers where the dimensions stand out: on Llama-2 that is
-    near the 20 of the paper.
+    A model without a token for the beginning of a text puts its sink on the first token all the same. In a sink
+    dimension the first token has a high score, a value that is an outlier among those of the other tokens (a massive
+    activation), and a score above those of all tokens that are no such outliers. The threshold lies between the two:
+    at the geometric middle of the odds, value over all else of a token, of the largest score of the one kind and the
+    least of the other.
     """
-    count = len(vlm.layers)
-    first, others = [], []
+    count, size = len(vlm.layers), vlm.hidden_size
+    looked = []
     for text in TEXTS:
         prompt = vlm.processor.prompt(conversation(text, 0))
         looking = _States()
         with torch.inference_mode(), Session(vlm.layers, prompt.length, [looking]):
             vlm.model(input_ids=prompt.input_ids.to(vlm.device), attention_mask=prompt.attention_mask.to(vlm.device))
-        states = torch.stack([looking.states[layer] for layer in range(count)]).abs().cpu()
-        first.append(states[:, 0])
-        others.append(states[:, 1:].median(1).values)
-    heights, usual = torch.stack(first).median(0).values, torch.stack(others).median(0).values
+        looked.append(_Looked.of(torch.stack([looking.states[layer] for layer in range(count)])))
+    heights = torch.stack([one.scores[:, 0] for one in looked]).median(0).values
+    contrasts = torch.stack([one.contrast() for one in looked]).median(0).values
+    others = torch.stack([one.others() for one in looked]).amax(0)
+    largest = heights.argmax(1).tolist()
     scores = [
-        LayerScore(layer, int(heights[layer].argmax()), float(heights[layer].max()), float(usual[layer].max()))
-        for layer in range(count)
+        LayerScore(layer, dim, *(round(float(one[layer, dim]), 4) for one in (heights, others, contrasts)))
+        for layer, dim in enumerate(largest)
     ]
     middle = slice(max(1, count // 4), count)
-    least = max(LEAST_SCORE, LEAST_SHARE * vlm.hidden_size**0.5)
-    stands_out = (heights[middle] >= least) & (heights[middle] >= LEAST_CONTRAST * usual[middle])
-    dims = torch.nonzero(stands_out.float().mean(0) >= LEAST_LAYERS).flatten().tolist()
+    stands_out = heights >= max(LEAST_SCORE, LEAST_SHARE * size**0.5)
+    stands_out &= contrasts >= LEAST_CONTRAST
+    stands_out &= _odds(heights, size) >= LEAST_GAP * _odds(others, size)
+    stands_out[: middle.start] = False
+    dims = torch.nonzero(stands_out[middle].float().mean(0) >= LEAST_LAYERS).flatten().tolist()
     tau = 0.0
     if dims:
-        best = heights[middle][:, dims].amax(1)[stands_out[:, dims].any(1)]
-        tau = round(float(best.median()) / 2, 3)
+        ends = torch.tensor([one.ends(stands_out[:, dims].any(1), dims) for one in looked])
+        below, above = _odds(ends[:, 0].max(), size), _odds(ends[:, 1].min(), size)
+        between = below * above
+        tau = round(float((size * between / (1 + between)).sqrt()), 3)
     source = f"first-token states of {len(TEXTS)} texts, layers {middle.start} to {count - 1}"
-    return SinkProfile(tuple(dims), tau, vlm.hidden_size, name, source), scores
+    return SinkProfile(tuple(dims), tau, size, name, source), scores
 
 
 def known_profile(vlm: VisionLanguageModel) -> SinkProfile | None:
