@@ -26,7 +26,7 @@ def train_vlm_ask(
     minutes: Annotated[
         float | None,
         typer.Option(
-            "--minutes", min=0.05, help="Most time to train", show_default="50; 35 of smol-llava, 10 of adapters"
+            "--minutes", min=0.05, help="Most time to train", show_default="50; 90 of smol-llava, 10 of adapters"
         ),
     ] = None,
     steps: Annotated[
@@ -42,7 +42,7 @@ def train_vlm_ask(
     pictures: Annotated[
         int | None,
         typer.Option(
-            "--pictures", min=8, help="Pictures of smol-llava, made before the first batch", show_default="4800"
+            "--pictures", min=8, help="Pictures of smol-llava, made before the first batch", show_default="16000"
         ),
     ] = None,
     precision: Annotated[

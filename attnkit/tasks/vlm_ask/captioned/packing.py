@@ -32,6 +32,10 @@ class ChatPacking:
         asked = self._encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
         return asked, [*self._encode(question.answer), self.tokenizer.eos_token_id]
 
+    def room(self, questions: Sequence[Question]) -> int:
+        """Tokens of a row that holds all of the questions."""
+        return len(self.opening) + sum(len(part) for question in questions for part in self.turn(question))
+
     def pack(
         self,
         rows: Sequence[Sequence[Question]],

@@ -55,10 +55,10 @@ class Recipe:
     """
 
     seed: int = 0
-    minutes: float = 35.0
+    minutes: float = 90.0
     steps: int = 20000
-    pictures: int = 4800
-    validation: int = 160
+    pictures: int = 16000
+    validation: int = 240
     batch: int = 8
     length: int = 208
     rank: int = 16
@@ -255,12 +255,13 @@ def validate(trained: Trained, towers: Towers, material: Material, recipe: Recip
     That is what greedy decoding gets right to the letter. ``blind`` is the share with the mean picture in the place of
     each, ``questions`` their number.
     """
-    packing = ChatPacking(towers.tokenizer, GRID**2, 2 * recipe.length)
     right: dict[str, list[tuple[bool, bool]]] = {}
     device = towers.words.device
     mean = torch.from_numpy(material.features.mean((0, 1), dtype=np.float32)).to(device)
     for start in range(0, len(material.questions), recipe.batch):
         chosen = np.arange(start, min(start + recipe.batch, len(material.questions)))
+        packing = ChatPacking(towers.tokenizer, GRID**2, 0)
+        packing.length = max(packing.room(material.questions[index]) for index in chosen)
         features, rows = batch_of(material, chosen, packing, device)
         asked = rows["wanted"] != IGNORED
         hits = torch.ones(2, *asked.shape, dtype=torch.bool, device=device)
