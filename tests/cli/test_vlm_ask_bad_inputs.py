@@ -258,7 +258,7 @@ def test_out_of_memory_while_answering_is_one_line(asked, monkeypatch) -> None:
     assert ended.code == 1 and ended.line.startswith("attnkit vlm-ask: a.png: out of memory; use --batch-size 1")
 
 
-def test_a_hub_id_without_network_is_one_line_within_seconds(asked, monkeypatch) -> None:
+def test_a_hub_id_without_network_is_one_line_without_waiting(asked, monkeypatch) -> None:
     import socket
 
     def nowhere(*arguments: object, **options: object) -> None:
@@ -268,10 +268,11 @@ def test_a_hub_id_without_network_is_one_line_within_seconds(asked, monkeypatch)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(Path.cwd() / "cache"))
-    begin = time.perf_counter()
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     ended = asked("a.png", QUESTION, model="no-such-organisation/no-such-model")
     assert ended.code == 1 and "'no-such-organisation/no-such-model': cannot be fetched from the hub" in ended.line
-    assert time.perf_counter() - begin < 30
+    assert sum(waits) < 5
     ended = asked("a.png", QUESTION, "--offline", model="no-such-organisation/no-such-model")
     assert ended.code == 1 and "needs the network" in ended.line
 
