@@ -1,7 +1,7 @@
 """What VAR costs: prefill, time per token and peak memory beside the model without a calibration.
 
     python tests/bench/vlm_calibration.py [--model large|tiny-llava] [--repeats 7] [--tokens 24] [--threads 2]
-                                          [--as-shipped] [--json]
+                                          [--as-shipped] [--processor-time] [--json]
     python tests/bench/vlm_calibration.py --memory [--json]
 
 `large` is a random network of LLaVA's shape with the language model of a 0.5B one (24 layers, 896 wide, 14 heads, 2 of
@@ -9,10 +9,11 @@ keys; vocabulary 32000) and 576 image tokens. A threshold makes at least 3 of 10
 every row behind the image may be changed, so that VAR does all that it can do; `tiny-llava` is the embedded model, its
 sinks made the same way, or with --as-shipped those that it has (none). The arms take turns, each turn one answer; the
 time to its first token is the prefill, the median between tokens the time per token, and the medians over the turns are
-compared. Asked: at most 1.15 of the time of none for both. Memory is the peak of a fresh process over one prefill of
-the large network, the least of three. Building the network peaks as high as a prefill, with a scatter of some tens of
-MB: this shows what output_attentions adds, but a layer's map (heads x tokens^2 x 4 bytes, 21 MB here) is below what it
-can tell apart.
+compared. Asked: at most 1.15 of the time of none for both. With --processor-time the clock is the processor time of the
+thread (with one thread), which other work on the machine moves less.
+
+Memory is the peak of the tensors alive at once in the decoder's prefill, counted, beside one layer's map
+(heads x tokens^2 x 4 bytes). Asked: VAR adds at most one map, and an eighth of what output_attentions adds.
 """
 
 from __future__ import annotations
@@ -21,17 +22,16 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from live_bytes import LiveBytes
 
 from attnkit.models.vlm.attention import Rule, Session, register
 from attnkit.models.vlm.families import FAMILIES
@@ -75,7 +75,8 @@ def profile_for(vlm: VisionLanguageModel, prompt: Prompt, name: str) -> SinkProf
     return SinkProfile((0,), tau, vlm.hidden_size, name, "benchmark")
 
 
-def large() -> Bench:
+def large(layers: int = 24, width: int = 896, heads: int = 14, grid: int = 24) -> Bench:
+    """A random network that sees `grid` x `grid` image tokens; the defaults are those of a 0.5B one."""
     from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     vision = CLIPVisionConfig(
@@ -83,12 +84,12 @@ def large() -> Bench:
         intermediate_size=1536,
         num_hidden_layers=6,
         num_attention_heads=6,
-        image_size=336,
+        image_size=14 * grid,
         patch_size=14,
     )
     text = LlamaConfig(
-        vocab_size=32000, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-        num_key_value_heads=2, max_position_embeddings=4096,
+        vocab_size=32000, hidden_size=width, intermediate_size=4864 * width // 896, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=2, max_position_embeddings=4096,
     )  # fmt: skip
     torch.manual_seed(0)
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
@@ -105,9 +106,10 @@ def large() -> Bench:
     )
     draw = torch.Generator().manual_seed(1)
     text_ids = torch.randint(10, 32000, (1, TEXT_TOKENS), generator=draw)
-    ids = torch.cat([text_ids[:, :6], torch.full((1, 576), IMAGE_ID), text_ids[:, 6:]], 1)
-    pixels = {"pixel_values": torch.randn(1, 3, 336, 336, generator=draw)}
-    view = View(336, 336, 336, 336, (Tile(24, 24, (0.0, 0.0, 336.0, 336.0)),))
+    ids = torch.cat([text_ids[:, :6], torch.full((1, grid**2), IMAGE_ID), text_ids[:, 6:]], 1)
+    side = 14 * grid
+    pixels = {"pixel_values": torch.randn(1, 3, side, side, generator=draw)}
+    view = View(side, side, side, side, (Tile(grid, grid, (0.0, 0.0, float(side), float(side))),))
     prompt = Prompt(["random"], ids, torch.ones_like(ids), ids == IMAGE_ID, pixels, [(view,)])
     return Bench(vlm, prompt, profile_for(vlm, prompt, "random"))
 
@@ -127,24 +129,25 @@ def embedded(name: str, as_shipped: bool) -> Bench:
 class _Clock:
     """Notes when the logits of each token are there; a processor that changes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.times: list[float] = []
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.times.append(time.perf_counter())
+        self.times.append(self.now())
         return scores
 
 
-def run(bench: Bench, arm: str, tokens: int) -> tuple[float, float, int]:
+def run(bench: Bench, arm: str, tokens: int, now: Callable[[], float]) -> tuple[float, float, int]:
     """Seconds of the prefill, median seconds per further token, and rows that were changed."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     config = GenerationConfig(
         max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=2
     )
-    clock = _Clock()
+    clock = _Clock(now)
     with torch.inference_mode():
-        started = time.perf_counter()
+        started = now()
         calibrations = make_calibrations(() if arm == "none" else (arm,), SETTINGS, bench.vlm, bench.profile)
         for calibration in calibrations:
             calibration.prepare(Asked(bench.vlm, (), bench.prompt))
@@ -157,13 +160,15 @@ def run(bench: Bench, arm: str, tokens: int) -> tuple[float, float, int]:
     return clock.times[0] - started, statistics.median(steps), changed
 
 
-def measure(model: str, repeats: int, tokens: int, as_shipped: bool) -> dict[str, Any]:
+def measure(
+    model: str, repeats: int, tokens: int, as_shipped: bool, now: Callable[[], float] = time.perf_counter
+) -> dict[str, Any]:
     bench = large() if model == "large" else embedded(model, as_shipped)
     found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
     changed = 0
     for turn in range(repeats + 1):
         for arm in ARMS if turn % 2 else ARMS[::-1]:
-            prefill, token, rows = run(bench, arm, tokens)
+            prefill, token, rows = run(bench, arm, tokens, now)
             changed = max(changed, rows)
             # the first turn warms up
             if turn:
@@ -182,40 +187,34 @@ def measure(model: str, repeats: int, tokens: int, as_shipped: bool) -> dict[str
     return result
 
 
-def peak_child(arm: str) -> dict[str, Any]:
-    """Peak resident size of this process over one prefill, bytes, and what it was before."""
-    bench = large()
-    if arm == "output_attentions":
-        bench.vlm.model.set_attn_implementation("eager")
-    unit = 1 if sys.platform == "darwin" else 1024
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    with torch.inference_mode():
-        if arm == "output_attentions":
-            bench.vlm.model(**bench.prompt.inputs(), output_attentions=True, logits_to_keep=1)
-        else:
-            # made in both, so that its imports count in neither
-            calibrations = make_calibrations(("var",), SETTINGS, bench.vlm, bench.profile)
-            for calibration in calibrations:
-                calibration.prepare(Asked(bench.vlm, (), bench.prompt))
-            with Session(bench.vlm.layers, bench.prompt.length, calibrations if arm == "var" else ()):
-                bench.vlm.model(**bench.prompt.inputs(), logits_to_keep=1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    one_map = bench.vlm.heads * bench.prompt.length**2 * 4
-    return {"loaded": loaded, "peak": peak, "one_map": one_map}
+def peak(bench: Bench, rules: Sequence[Rule], *, output_attentions: bool = False) -> int:
+    """Bytes of tensors alive at once from the first decoder layer of a prefill on: before, nothing of VAR is done."""
+    model, prompt, counted = bench.vlm.model, bench.prompt, LiveBytes()
+    beginning = bench.vlm.layers[0].register_forward_pre_hook(lambda *_: counted.forget_peak())
+    # maps are handed out by eager attention alone
+    model.set_attn_implementation("eager" if output_attentions else register())
+    try:
+        with torch.inference_mode(), Session(bench.vlm.layers, prompt.length, rules), counted:
+            model(**prompt.inputs(), output_attentions=output_attentions, logits_to_keep=1)
+    finally:
+        beginning.remove()
+        model.set_attn_implementation(register())
+    return counted.peak
 
 
-def memory() -> dict[str, Any]:
-    peaks = {}
-    for arm in (*ARMS, "output_attentions"):
-        command = [sys.executable, __file__, "--child", arm]
-        runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3)]
-        peaks[arm] = min(runs, key=lambda one: one["peak"])
-    extra = {arm: peaks[arm]["peak"] - peaks["none"]["peak"] for arm in ("var", "output_attentions")}
-    return {
-        "one_map_mb": round(peaks["var"]["one_map"] / 1e6, 2),
-        **{f"{arm}_peak_mb": round(one["peak"] / 1e6, 1) for arm, one in peaks.items()},
-        **{f"{arm}_adds_mb": round(value / 1e6, 2) for arm, value in extra.items()},
+def memory(bench: Bench) -> dict[str, int]:
+    """Bytes: the peaks of none, VAR and output_attentions, what the last two add, and one layer's map."""
+    calibrations = make_calibrations(("var",), SETTINGS, bench.vlm, bench.profile)
+    for calibration in calibrations:
+        calibration.prepare(Asked(bench.vlm, (), bench.prompt))
+    peaks = {
+        "none": peak(bench, ()),
+        "var": peak(bench, calibrations),
+        "output_attentions": peak(bench, (), output_attentions=True),
     }
+    adds = {f"{arm}_adds": value - peaks["none"] for arm, value in peaks.items() if arm != "none"}
+    changed = calibrations[0].report(0)["rows_changed"]
+    return {**peaks, **adds, "one_map": bench.vlm.heads * bench.prompt.length**2 * 4, "rows_changed": changed}
 
 
 def main() -> None:
@@ -226,14 +225,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--as-shipped", action="store_true")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.child:
-        print(json.dumps(peak_child(given.child)))
-        return
-    result = memory() if given.memory else measure(given.model, given.repeats, given.tokens, given.as_shipped)
+    if given.memory:
+        result = memory(large())
+    else:
+        now = time.thread_time if given.processor_time else time.perf_counter
+        result = measure(given.model, given.repeats, given.tokens, given.as_shipped, now)
     if given.json:
         print(json.dumps(result))
         return

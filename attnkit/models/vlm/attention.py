@@ -128,13 +128,17 @@ class Session:
         self._seen = dict.fromkeys(range(len(layers)), 0)
         self._vision_index: dict[int, int] = {}
         self._handles: list[Any] = []
+        self._watching: dict[int, Any] = {}
+        # what was made of the last mask: most layers of a pass are given the same
+        self._shut: tuple[Tensor | None, tuple[Any, ...], Tensor | None] | None = None
         self._token: Token[Session | None] | None = None
 
     def __enter__(self) -> Self:
         self._token = _active.set(self)
         for index, layer in enumerate(self._layers):
             if self._observers:
-                self._handles.append(layer.register_forward_pre_hook(self._observing(index), with_kwargs=True))
+                self._watching[index] = layer.register_forward_pre_hook(self._observing(index), with_kwargs=True)
+                self._handles.append(self._watching[index])
             wanted = [rule for rule in self._headed if rule.layers is None or index in rule.layers]
             if wanted:
                 projection: nn.Module = layer.self_attn.o_proj  # type: ignore[assignment, union-attr]
@@ -153,7 +157,11 @@ class Session:
     def _observing(self, index: int) -> Any:
         def hook(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             # hooks of another thread's session are on the same modules
-            if _active.get() is not self or self._seen[index] >= self._prompt:
+            if _active.get() is not self:
+                return
+            if self._seen[index] >= self._prompt:
+                # a hook that does nothing is felt in every token
+                self._watching[index].remove()
                 return
             hidden = given[0] if given else named["hidden_states"]
             for rule in self._observers:
@@ -190,14 +198,18 @@ class Session:
         # a static cache hands over its whole buffer; without a cache every call begins at 0
         start = min(keys - queries, self._seen[index])
         self._seen[index] = start + queries
-        rules = self._row_rules[index]
-        spans = [rule.rows(index, start, start + queries, self._prompt) for rule in rules]
-        wanted = [(rule, span) for rule, span in zip(rules, spans, strict=True) if span is not None]
+        wanted = [
+            (rule, span)
+            for rule in self._row_rules[index]
+            if (span := rule.rows(index, start, start + queries, self._prompt)) is not None
+        ]
         if not wanted:
             return sdpa_attention_forward(module, query, key, value, mask, **options)
         first, stop = min(span[0] for _, span in wanted), max(span[1] for _, span in wanted)
         own = slice(first - start, stop - start)
-        scores = masked_scores(query, key, mask, options.get("scaling"), own, start)
+        whole = stop - first == queries
+        shut = self._shut_out(mask, own, first, stop - first, keys, query.device)
+        scores = _scores(query if whole else query[:, :, own], key, shut, options.get("scaling"))
         call = Call(index, first, stop - first, keys, self._prompt)
         changed = False
         for rule, _ in wanted:
@@ -210,11 +222,19 @@ class Session:
         if not changed:
             return sdpa_attention_forward(module, query, key, value, mask, **options)
         mixed = mix(weights.to(query.dtype), value).transpose(1, 2)
-        if stop - first == queries:
+        if whole:
             return mixed.contiguous(), None
         output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
         output[:, own] = mixed
         return output, None
+
+    def _shut_out(
+        self, mask: Tensor | None, rows: slice, first: int, count: int, keys: int, device: torch.device
+    ) -> Tensor | None:
+        given = (rows, first, count, keys, device)
+        if self._shut is None or mask is not self._shut[0] or given != self._shut[1]:
+            self._shut = mask, given, shut_out(mask, *given)
+        return self._shut[2]
 
     def _see(self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> None:
         index = self._vision_index.setdefault(id(module), len(self._vision_index))
@@ -238,27 +258,44 @@ def masked_scores(
     start    position of query 0: without a mask, keys beyond a row's position are shut out; None lets all in
     """
     query = query[:, :, rows]
+    first = None if start is None else start + (rows.start or 0)
+    return _scores(query, key, shut_out(mask, rows, first, query.shape[2], key.shape[2], query.device), scaling)
+
+
+def shut_out(
+    mask: Tensor | None, rows: slice, first: int | None, count: int, keys: int, device: torch.device
+) -> Tensor | None:
+    """What is done to the scores of some rows: a boolean tensor, True where a key is shut out, one to add, or None.
+
+    first    position of the first of `count` rows, where there is no mask; None lets all keys in
+    """
+    if mask is not None:
+        part = mask[:, :, rows, :keys]
+        return ~part if part.dtype == torch.bool else part
+    # the last position sees all
+    if first is None or first + 1 == keys:
+        return None
+    positions = torch.arange(first, first + count, device=device)
+    return torch.arange(keys, device=device) > positions[:, None]
+
+
+def _scores(query: Tensor, key: Tensor, shut: Tensor | None, scaling: float | None) -> Tensor:
     batch, heads, count, size = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
-    scores = (grouped @ key.mT).reshape(batch, heads, count, key.shape[2])
-    if mask is None:
-        if start is None or (count == 1 and start + 1 == key.shape[2]):
-            return scores
-        first = start + (rows.start or 0)
-        positions = torch.arange(first, first + count, device=query.device)
-        mask = torch.arange(key.shape[2], device=query.device) <= positions[:, None]
-    else:
-        mask = mask[:, :, rows, : key.shape[2]]
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores + mask
+    groups, keys = key.shape[1:3]
+    # one product of three axes: four are brought to three by more calls, which is what a single row costs
+    grouped = (query * (size**-0.5 if scaling is None else scaling)).reshape(batch * groups, -1, size)
+    scores = torch.bmm(grouped, key.flatten(0, 1).mT).view(batch, heads, count, keys)
+    if shut is None:
+        return scores
+    return scores.masked_fill_(shut, torch.finfo(scores.dtype).min) if shut.dtype == torch.bool else scores + shut
 
 
 def mix(weights: Tensor, value: Tensor) -> Tensor:
     """Values [B, H_kv, K, d] weighted by [B, H, R, K]: [B, H, R, d]."""
     batch, heads, count, keys = weights.shape
-    grouped = weights.reshape(batch, value.shape[1], -1, keys)
-    return (grouped @ value).reshape(batch, heads, count, value.shape[3])
+    groups, size = value.shape[1], value.shape[3]
+    grouped = weights.reshape(batch * groups, -1, keys)
+    return torch.bmm(grouped, value.flatten(0, 1)).view(batch, heads, count, size)
 
 
 def attention(
