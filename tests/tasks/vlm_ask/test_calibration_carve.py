@@ -27,7 +27,7 @@ from tiny_vlms import NAMES, picture, tiny_vlm
 from attnkit.models.vlm.attention import Session
 from attnkit.models.vlm.prompt import Tile
 from attnkit.runtime.errors import UsageError
-from attnkit.tasks.vlm_ask.calibrations.carve import NEUTRAL, LastRows, _Written, image_attention
+from attnkit.tasks.vlm_ask.calibrations.carve import NEUTRAL, LastRows, _Written, image_attention, written_attention
 from attnkit.tasks.vlm_ask.calibrations.carve_maps import (
     attention_entropy,
     blackened,
@@ -40,7 +40,7 @@ from attnkit.tasks.vlm_ask.calibrations.carve_maps import (
     strongest_part,
     texture_complexity,
 )
-from attnkit.tasks.vlm_ask.task import Decoding, Request, generate, logits_of, stop_ids
+from attnkit.tasks.vlm_ask.task import Request, logits_of
 
 QUICK = {"carve.tokens": 2, "carve.layers": "2:4"}
 WHOLE = (Tile(4, 4, (0, 0, 40, 32)),)
@@ -322,29 +322,22 @@ def test_maps_are_kept_on_the_cpu_in_single_precision() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pass_that_ends_early_has_the_maps_of_the_whole_one(name: str) -> None:
     """Bit for bit; nothing behind the last map is computed, and the model is as it was."""
-    vlm, requests = tiny_vlm(name), REQUESTS[:2]
-    calibration, _ = prepared(asked_of(name, requests), "carve", {**QUICK, "carve.layers": "1:3"})
-    asked = asked_of(name, requests)
-    before, ran = logits_of(vlm, asked.prompt), list[str]()
+    vlm, prompt, layers = tiny_vlm(name), asked_of(name, REQUESTS[:2]).prompt, frozenset({1, 2})
+    before, ran = logits_of(vlm, prompt), list[str]()
     watched = {"third": vlm.layers[2], "fourth": vlm.layers[3], "head": vlm.model.lm_head}
     for tokens in (1, 3):
-        whole = LastRows(frozenset({1, 2}))
-        with Session(vlm.layers, asked.prompt.length, [whole]):
-            made = generate(vlm, asked.prompt, Decoding(max_tokens=tokens))
-        ended = torch.isin(made.sequences[:, asked.prompt.length :], torch.tensor(stop_ids(vlm)))
-        steps = [row.tolist().index(True) + 1 if row.any() else tokens for row in ended]
+        wanted = written_attention(vlm, prompt, layers, tokens, whole=True)
         hooks = [one.register_forward_pre_hook(lambda *_, key=key: ran.append(key)) for key, one in watched.items()]
         try:
-            found, prompt = calibration._attend(requests, tokens)  # type: ignore[attr-defined]
+            found = written_attention(vlm, prompt, layers, tokens)
         finally:
             for hook in hooks:
                 hook.remove()
-        last = ["third"] if max(steps) == tokens else [*watched]
-        assert ran == [*watched] * (max(steps) - 1) + last
+        most = max(map(len, found))
+        assert ran == [*watched] * (most - 1) + (["third"] if most == tokens else [*watched])
         ran.clear()
-        for one, other in zip(found, image_attention(whole, prompt, steps), strict=True):
-            assert np.array_equal(one, other)
-    assert torch.equal(logits_of(vlm, asked.prompt), before)
+        assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
+    assert torch.equal(logits_of(vlm, prompt), before)
 
 
 def test_an_answer_that_ends_before_its_most_tokens_is_followed_to_its_end() -> None:

@@ -23,6 +23,7 @@ from .settings import CarveSettings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from attnkit.models.vlm.opening import VisionLanguageModel
     from attnkit.tasks.vlm_ask.task import Request
 
 SHORT = " Answer the question using a single word or phrase."
@@ -85,15 +86,31 @@ def image_attention(rule: LastRows, prompt: Prompt, steps: Sequence[int]) -> lis
     return [one[:count, :, mask].numpy() for one, count, mask in zip(whole, steps, masks, strict=True)]
 
 
+def written_attention(
+    vlm: VisionLanguageModel, prompt: Prompt, layers: frozenset[int], tokens: int, *, whole: bool = False
+) -> list[NDArray[np.float32]]:
+    """Attention to the image tokens while greedy answers of at most `tokens` are written, [T, L, N_v] for each prompt.
+
+    The last step ends with the last of the layers, unless `whole`; steps before it are needed whole, since each makes
+    the token that the next one reads. The step that ends an answer counts.
+    """
+    from attnkit.tasks.vlm_ask.task import Decoding, generate, stop_ids
+
+    rule = LastRows(layers, None if whole else tokens)
+    written = _Written(torch.tensor(stop_ids(vlm), device=prompt.input_ids.device), len(prompt.input_ids))
+    with suppress(_Enough), Session(vlm.layers, prompt.length, [rule]):
+        generate(vlm, prompt, Decoding(max_tokens=tokens), [written])
+    # what fills the batch behind an answer's end does not count
+    steps = torch.where(written.steps < 0, len(rule.maps[max(layers)]), written.steps + 1).tolist()
+    return image_attention(rule, prompt, steps)
+
+
 class Carve(Calibration):
     """Cuts out what the question attracts in each picture, and asks about that.
 
     Two passes before the answer write a short answer to the question and to a neutral instruction; what attention to
     the picture they share cancels. Steps of the two are paired up to the shorter answer. Where a picture was read in
     tiles, the map is that of its last tile, the whole picture made small.
-
-    The last step of a pass ends with the last of the chosen layers; steps before it are needed whole, since each makes
-    the token that the next one reads.
     """
 
     name = "carve"
@@ -134,15 +151,10 @@ class Carve(Calibration):
         return [(one, by_key[key], views) for one, key, views in zip(questions, keys, prompt.views, strict=True)]
 
     def _attend(self, requests: Sequence[Request], tokens: int) -> tuple[list[NDArray[np.float32]], Prompt]:
-        from attnkit.tasks.vlm_ask.task import Decoding, generate, prompt_of, stop_ids
+        from attnkit.tasks.vlm_ask.task import prompt_of
 
-        prompt, rule = prompt_of(self.vlm, requests), LastRows(self.chosen, tokens)
-        written = _Written(torch.tensor(stop_ids(self.vlm), device=self.vlm.device), len(requests))
-        with suppress(_Enough), Session(self.vlm.layers, prompt.length, [rule]):
-            generate(self.vlm, prompt, Decoding(max_tokens=tokens), [written])
-        # the step that ends an answer counts, what fills the batch behind it does not
-        steps = torch.where(written.steps < 0, len(rule.maps[max(self.chosen)]), written.steps + 1).tolist()
-        return image_attention(rule, prompt, steps), prompt
+        prompt = prompt_of(self.vlm, requests)
+        return written_attention(self.vlm, prompt, self.chosen, tokens), prompt
 
     def _refined(
         self,
