@@ -90,7 +90,6 @@ def make_model(config: Mapping[str, Any]) -> Any:
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """A byte-level BPE tokenizer of `vocabulary` entries learned from texts; every text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -105,6 +104,19 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", BOS)]
     )
+    return _wrapped(tokenizer)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder that `save_folder` wrote, as `train_tokenizer` returned it."""
+    from tokenizers import Tokenizer
+
+    return _wrapped(Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+
+def _wrapped(tokenizer: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -153,10 +165,3 @@ def load_state(folder: Path) -> dict[str, Any]:
 
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return dict(model.state_dict())
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as `train_tokenizer` makes it."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -167,10 +167,10 @@ def test_only_sides_that_are_known_teach() -> None:
 
 def test_a_training_that_goes_on_from_a_folder_asks_at_once_and_keeps_its_words(small: dict, tmp_path: Path) -> None:
     trained(tmp_path / "first")
-    first = tmp_path / "first" / "tokenizer.json"
-    # other words than those of another seed
+    # another seed would learn other words
     result = trained(tmp_path / "second", replace(TOY, seed=5, steps=2), init=tmp_path / "first")
-    assert (tmp_path / "second" / "tokenizer.json").read_bytes() == first.read_bytes()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), name
     assert result["begun_with"] == "first" and result["recipe"]["sight"] == 0
 
 
