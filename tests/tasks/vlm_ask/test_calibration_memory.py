@@ -41,7 +41,7 @@ def test_count_follows_storages_until_they_are_freed() -> None:
 
 
 def test_var_adds_no_more_than_a_map_and_an_eighth_of_what_output_attentions_adds() -> None:
-    bench = large(layers=12, width=64, heads=4, grid=12)
+    bench = large(layers=12, width=64, heads=4, grid=16)
     found = memory(bench)
     assert found["rows_changed"] > 0
     assert found["output_attentions_adds"] >= 12 * found["one_map"]
