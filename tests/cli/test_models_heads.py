@@ -51,6 +51,18 @@ def test_heads_are_chosen_and_used(run: Run, folder: Path, work: Path) -> None:
     assert told and all(count <= sum(str(layer) == key for layer, _ in chosen) for key, count in told.items())
 
 
+def test_other_heads_in_the_file_are_another_content(run: Run, folder: Path, work: Path) -> None:
+    question = ("0.png", "what is there", "--model", folder, "--max-tokens", 1, "--calibrate", "act", "--update",
+                "--set", "act.heads=heads.json", "--out", "answers.jsonl")  # fmt: skip
+    done = []
+    for heads in ("[[0, 0]]", "[[0, 0]]", "[[1, 0]]"):
+        (work / "heads.json").write_text(heads)
+        ended = run("vlm-ask", *question)
+        assert ended.code == 0, ended.err
+        done.append("1 left out" not in ended.err)
+    assert done == [True, False, True]
+
+
 def test_what_is_refused(run: Run, folder: Path, work: Path) -> None:
     (work / "there.json").write_text("kept")
     for options, said in (

@@ -181,6 +181,7 @@ class VlmAskFiles(FileCommand):
             "dtype": self.dtype,
             "calibrate": self.method,
             "set": dict(self.own_settings),
+            "set_sha256": self._files_of_settings(),
             "system": self.system,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
@@ -192,6 +193,11 @@ class VlmAskFiles(FileCommand):
             "layers": self.layers,
             "heads": self.heads,
         }
+
+    def _files_of_settings(self) -> dict[str, str]:
+        """SHA-256 of every file that a setting names."""
+        named = {name: Path(value) for name, value in self.own_settings.items() if isinstance(value, str)}
+        return {name: sha256_of(path) for name, path in named.items() if path.is_file()}
 
     def open(self, context: Context) -> VlmAskWorker:
         from .worker import VlmAskWorker

@@ -251,6 +251,19 @@ def test_model_without_known_sinks_says_the_largest_score_seen() -> None:
     assert report["sinks"] == {} and report["rows_changed"] == 0
 
 
+def test_sinks_of_the_text_alone_say_the_largest_score_of_an_image_token(with_sinks: Any) -> None:
+    vlm = with_sinks["llava"]
+    request = [Request((picture(),), QUESTIONS[0])]
+    (seen,) = ask(vlm, request, arm=("var",), decoding=Decoding(max_tokens=2), profile=PROFILE)
+    highest = seen.reports["var"]["largest_image_score"]
+    assert PROFILE.tau < highest <= seen.reports["var"]["largest_score"]
+    above = {"var.tau": highest + 0.01}
+    (answer,) = ask(vlm, request, arm=("var",), settings=above, decoding=Decoding(max_tokens=2), profile=PROFILE)
+    report = answer.reports["var"]
+    assert report["visual_sinks"] == {} and report["largest_image_score"] == highest
+    assert f"(largest score of one {highest:g})" in report["warning"]
+
+
 def test_beams_and_samples_run_with_the_same_sinks(with_sinks: Any) -> None:
     vlm = with_sinks["llava"]
     request = [Request((picture(),), QUESTIONS[0])]

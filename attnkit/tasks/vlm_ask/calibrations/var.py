@@ -198,9 +198,11 @@ class Var(Calibration):
         rows = ~behind[:, call.start : call.start + call.rows]
         return torch.nn.functional.pad(rows, (0, call.rows - rows.shape[1]))
 
-    def _all_scores(self) -> Iterator[Tensor]:
+    def _scores_of(self, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per layer the sink scores of a prompt's tokens, and which of them are image tokens."""
         for parts in self.sink_scores.values():
-            yield from parts
+            scores = torch.cat([part[row] for part in parts])
+            yield scores, self.image[row, : len(scores)]
 
     def _tallies(self) -> tuple[Tally, Tally]:
         changed, moved = (Tally(len(self.image), self.image.shape[1]) for _ in range(2))
@@ -216,10 +218,14 @@ class Var(Calibration):
         places = {layer: torch.nonzero(sinks[row]).flatten() for layer, sinks in sorted(self.sinks.items())}
         visual = {layer: order[found[self.image[row, found]]].tolist() for layer, found in places.items()}
         changed, moved = self._tallies()
+        scores = list(self._scores_of(row))
         report: dict[str, Any] = {
             "dims": self.dims,
             "tau": self.tau,
-            "largest_score": round(max((float(one[row].max()) for one in self._all_scores()), default=0.0), 4),
+            "largest_score": round(max((float(one.max()) for one, _ in scores), default=0.0), 4),
+            "largest_image_score": round(
+                max((float(one[image].max()) for one, image in scores if image.any()), default=0.0), 4
+            ),
             "sinks": {layer: (found - padding).tolist() for layer, found in places.items() if len(found)},
             "visual_sinks": {layer: found for layer, found in visual.items() if found},
             "rows_changed": int(self.total(changed, row)),
@@ -227,10 +233,9 @@ class Var(Calibration):
         }
         if not report["visual_sinks"]:
             why = (
-                "no sink dimension is known for this model" if not self.dims else f"no image token exceeds {self.tau:g}"
+                f"no image token exceeds {self.tau:g} (largest score of one {report['largest_image_score']:g}"
+                if self.dims
+                else f"no sink dimension is known for this model (largest score {report['largest_score']:g}"
             )
-            report["warning"] = (
-                f"{self.name} changed nothing: {why} (largest score {report['largest_score']:g}); "
-                "attnkit models sinks MODEL finds its sinks"
-            )
+            report["warning"] = f"{self.name} changed nothing: {why}); attnkit models sinks MODEL finds its sinks"
         return report
