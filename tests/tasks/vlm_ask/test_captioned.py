@@ -228,6 +228,7 @@ def test_grounding_puts_patches_where_their_words_are() -> None:
             torch.nn.functional.normalize(tokens, dim=-1) @ torch.nn.functional.normalize(told, dim=-1).T
         ).argmax(-1)
         assert (nearest == wanted.flatten()).float().mean() > 0.9
+    assert grounding.right(trained, SimpleNamespace(**vars(material), sources=["scene"] * 60))["scene"] > 0.9
     # a batch in which nothing is named costs nothing
     nothing = torch.zeros(0, dtype=torch.long)
     assert grounding.loss(torch.zeros(0, 16), nothing, nothing) == 0

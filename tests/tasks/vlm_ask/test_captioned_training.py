@@ -94,7 +94,9 @@ def grounding_for(pictures: int) -> Grounding:
     draw = torch.Generator().manual_seed(1)
     labels = np.zeros((pictures, GRID**2), np.int64)
     labels[:, 0] = 1
-    return Grounding(torch.randn(2, 16, generator=draw), torch.randn(9, 16, generator=draw), torch.zeros(16), labels)
+    return Grounding(
+        {}, torch.randn(2, 16, generator=draw), torch.randn(9, 16, generator=draw), torch.zeros(16), labels
+    )
 
 
 def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

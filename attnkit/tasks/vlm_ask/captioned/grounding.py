@@ -35,12 +35,14 @@ REPORT_STEPS = 250
 class Grounding:
     """Words for patches, and which of them each patch of a material is.
 
+    index   place of each name among the names
     names   [names, hidden] mean word embeddings without the mean of all words; the first is for nothing
     places  [9, hidden] so for the ninths of a picture
     centre  [hidden] the mean of all words
     labels  [pictures, patches] index of the name; -1 in pictures without names
     """
 
+    index: dict[str, int]
     names: Tensor
     places: Tensor
     centre: Tensor
@@ -56,7 +58,7 @@ class Grounding:
         centre = words.mean(0)
         named = word_embeddings([NOTHING, *names], tokenizer, words) - centre
         placed = word_embeddings([place for row in PLACES for place in row], tokenizer, words) - centre
-        return cls(named, placed, centre, labels)
+        return cls(index, named, placed, centre, labels)
 
     def loss(self, tokens: Tensor, labels: Tensor, places: Tensor) -> Tensor:
         """Of image tokens [M, hidden] with the index of their name and place, [M] each."""
@@ -70,10 +72,17 @@ class Grounding:
             total = total + functional.cross_entropy(alike / TEMPERATURE, wanted, reduction="sum")
         return total / max(len(tokens), 1)
 
-    def right(self, tokens: Tensor, labels: Tensor) -> float:
-        """Share of image tokens [M, hidden] whose name is the nearest."""
-        near = functional.normalize(tokens - self.centre, dim=-1) @ functional.normalize(self.names, dim=-1).T
-        return float((near.argmax(-1) == labels).float().mean())
+    def right(self, trained: Any, material: Material) -> dict[str, float]:
+        """Share of named patches whose token has the right name nearest, by source; of names that are known."""
+        device, hits = self.centre.device, dict[str, list[bool]]()
+        for index, (source, names) in enumerate(zip(material.sources, material.names, strict=True)):
+            labels = torch.tensor([self.index.get(name, 0) for name in names], device=device)
+            features = torch.from_numpy(material.features[index].astype(np.float32)).to(device)
+            with torch.inference_mode():
+                own = functional.normalize(trained(features) - self.centre, dim=-1)
+                near = (own @ functional.normalize(self.names, dim=-1).T).argmax(-1)
+            hits.setdefault(source, []).extend((near == labels)[labels > 0].tolist())
+        return {source: round(float(np.mean(found)), 3) for source, found in sorted(hits.items()) if found}
 
 
 def word_embeddings(names: list[str], tokenizer: Any, words: Tensor) -> Tensor:

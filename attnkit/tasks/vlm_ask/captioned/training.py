@@ -341,7 +341,12 @@ def train(
             layer.compile(dynamic=False)
     # a training that has had its minutes already is validated and written anew
     steps, minutes = run(training_of(trained, towers, material, recipe, grounding), made, checkpoint, before, say)
-    provenance = {"recipe": made, "steps": steps, "validation": validate(trained, towers, held_out, recipe)}
+    provenance = {
+        "recipe": made,
+        "steps": steps,
+        "validation": validate(trained, towers, held_out, recipe),
+        "patches": grounding.right(trained, held_out),
+    }
     config = {
         "vision_feature_layer": recipe.layers[0] if len(recipe.layers) == 1 else list(recipe.layers),
         "rank": recipe.rank,
