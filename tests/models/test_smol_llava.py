@@ -327,6 +327,14 @@ def test_assembled_folder_opens_and_speaks(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @needs_packages
+def test_shipped_weights_give_what_was_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assembly.assemble()
+    states = {check.check: check.state for check in verify.verify("smol-llava")}
+    assert states == {"hash": "skipped", "shapes": "ok", "golden": "ok"}
+
+
+@needs_packages
 def test_rows_of_the_training_are_prompts_of_the_processor(tokenizer: Any) -> None:
     from attnkit.models.smol_llava.tokens import make_processor
     from attnkit.tasks.vlm_ask.captioned.packing import ChatPacking

@@ -93,8 +93,8 @@ def sink_scores(hidden: Tensor, dims: Sequence[int]) -> Tensor:
     if not len(dims):
         return hidden.new_zeros(hidden.shape[:-1], dtype=torch.float32)
     length = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)
-    scale = (length.square() / hidden.shape[-1] + EPSILON).sqrt()
-    return hidden[..., list(dims)].float().abs().amax(-1) / scale
+    scale = length.square_().div_(hidden.shape[-1]).add_(EPSILON).sqrt_()
+    return hidden.index_select(-1, torch.tensor(dims, device=hidden.device)).float().abs().amax(-1).div_(scale)
 
 
 class _States(Rule):

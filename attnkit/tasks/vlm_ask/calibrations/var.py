@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,26 @@ from .settings import VarSettings
 
 # what the published code adds to every image token of the ratio's denominator
 CODE_EPSILON = 1e-6
+
+
+@lru_cache(maxsize=8)
+def _constants(mass: float, rho: float, recycle: float, compat: bool, device: torch.device) -> Tensor:
+    """[5, 6]: a row for each kind of token (text, sink of the text, image, sink of the image), and least values.
+
+    The first four columns are read of a map, the last two spread over it, see `Redistribution`.
+    """
+    margins = (rho, rho - 1) if compat else (1 - rho, -rho)
+    return torch.tensor(
+        [
+            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [1.0, 0.0, 0.0, 0.0, 0.0, -recycle],
+            [0.0, 1.0, 1.0, margins[0], recycle, 0.0],
+            [1.0, 0.0, 1.0, margins[1], 0.0, -recycle],
+            # with nothing to hand it to, attention stays where it is
+            [torch.finfo(torch.float32).tiny, mass, 0.0, 0.0, 0.0, 0.0],
+        ],
+        device=device,
+    )
 
 
 @dataclass(frozen=True)
@@ -52,19 +73,10 @@ class Redistribution:
         rho      least share of it on tokens that are no sinks; with `compat` most share on sinks
         recycle  share that is taken from every sink, of text and image (the paper's p)
         """
-        margins = (rho, rho - 1) if compat else (1 - rho, -rho)
-        # with nothing to hand it to, attention stays where it is
-        least = [torch.finfo(torch.float32).tiny, mass, 0.0]
-        # a row for each kind of token: text, sinks of the text, image, sinks of the image
-        table = [
-            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-            [1.0, 0.0, 0.0, 0.0, 0.0, -recycle],
-            [0.0, 1.0, 1.0, margins[0], recycle, 0.0],
-            [1.0, 0.0, 1.0, margins[1], 0.0, -recycle],
-        ]
-        constants = torch.tensor([*table, [*least, 0.0, 0.0, 0.0]], device=image.device)
-        kinds = sinks + 2 * image.int()
-        columns = torch.nn.functional.embedding(kinds, constants) * (kinds == 3).any(1)[:, None, None]
+        constants = _constants(mass, rho, recycle, compat, image.device)
+        kinds = image.int().mul_(2).add_(sinks)
+        columns = torch.nn.functional.embedding(kinds, constants)
+        columns.mul_((kinds == 3).any(1)[:, None, None])
         bounds = constants[4, :3]
         if compat:
             bounds = bounds.repeat(len(image), 1, 1, 1)
