@@ -53,7 +53,9 @@ def train_vlm_ask(
             show_default="float32; bfloat16 of smol-llava",
         ),
     ] = None,
-    init: Annotated[Path | None, typer.Option("--init", metavar="DIR", help="Model folder to begin with, at half the rate")] = None,
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="DIR", help="Model folder to begin with, at half the rate")
+    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the model with torch first (needs a C++ compiler)")
     ] = False,
