@@ -183,7 +183,9 @@ def query_kernel(
     b_gradient = load_rows(p_gradients, m_query, SHAPE.WIDTH, SHAPE.PADDED_WIDTH, True)
     b_peak = load_slots(p_peaks + o_line, i_first, o_row, float("inf"), SHAPE.QUERY_BLOCK, BLOCK_M)
     b_delta = load_slots(p_deltas + o_line, i_first, o_row, 0.0, SHAPE.QUERY_BLOCK, BLOCK_M)
-    b_to_query = tl.zeros([BLOCK_M, SHAPE.PADDED_DIM], tl.float32)
+    # constants of their own: Triton before 3.9 takes no plain number of a tuple for the length of an axis
+    DIM: tl.constexpr = SHAPE.PADDED_DIM
+    b_to_query = tl.zeros([BLOCK_M, DIM], tl.float32)
     start = tl.load(lists.starts + i_row)
     split = tl.load(lists.splits + i_row)
     end = tl.load(lists.starts + i_row + 1)
@@ -331,8 +333,10 @@ def key_kernel(
     b_key = load_rows(p_keys, m_key, SHAPE.DIM, SHAPE.PADDED_DIM, True)
     p_values = rows_at(p_value, value.token, rule.key_order, i_first, o_key, BLOCK_N, SHAPE.PADDED_WIDTH)
     b_value = load_rows(p_values, m_key, SHAPE.WIDTH, SHAPE.PADDED_WIDTH, True)
-    b_to_key = tl.zeros([BLOCK_N, SHAPE.PADDED_DIM], tl.float32)
-    b_to_value = tl.zeros([BLOCK_N, SHAPE.PADDED_WIDTH], tl.float32)
+    DIM: tl.constexpr = SHAPE.PADDED_DIM
+    WIDTH: tl.constexpr = SHAPE.PADDED_WIDTH
+    b_to_key = tl.zeros([BLOCK_N, DIM], tl.float32)
+    b_to_value = tl.zeros([BLOCK_N, WIDTH], tl.float32)
     for i_member in range(sizes.group):
         i_head = i_shared * sizes.group + i_member
         i_row = i_rows + i_member * lists.head + i_block

@@ -246,7 +246,9 @@ def visible_pairs(
     if SHAPE.RULE != BOXES:
         m_pair = m_pair & of_queries(m_query, TURNED)
     if SHAPE.RULE == BOXES:
-        for i_axis in tl.static_range(SHAPE.AXES):
+        # a constant of its own, which Triton before 3.9 wants for the length of a loop
+        AXES: tl.constexpr = SHAPE.AXES
+        for i_axis in tl.static_range(AXES):
             p_low = rule.low + i_axis * sizes.query_blocks * SHAPE.QUERY_BLOCK
             p_high = rule.high + i_axis * sizes.query_blocks * SHAPE.QUERY_BLOCK
             p_at = rule.coordinate + i_axis * sizes.key_blocks * SHAPE.KEY_BLOCK
@@ -304,7 +306,8 @@ def bias_of(bias, sizes, i_batch, i_head, query_side, key_side, SHAPE: tl.conste
         b_bias = tl.load(p_bias + o_pair, mask=m_pair, other=0.0).to(tl.float32)
     else:
         b_bias = tl.zeros(m_pair.shape, tl.float32)
-        for i_axis in tl.static_range(SHAPE.BIAS_AXES):
+        BIAS_AXES: tl.constexpr = SHAPE.BIAS_AXES
+        for i_axis in tl.static_range(BIAS_AXES):
             o_entry = _entry(bias, sizes, i_axis, query_side, key_side, SHAPE, TURNED)
             b_bias += tl.load(p_bias + o_entry, mask=m_pair, other=0.0).to(tl.float32)
     return b_bias
@@ -318,6 +321,7 @@ def add_to_bias(p_to_bias, bias, sizes, i_batch, i_head, b_change, m_pair, query
         o_pair = _pair(bias, query_side, key_side, SHAPE, False)
         tl.atomic_add(p_to_bias + o_pair, b_change, mask=m_pair, sem="relaxed")
     else:
-        for i_axis in tl.static_range(SHAPE.BIAS_AXES):
+        BIAS_AXES: tl.constexpr = SHAPE.BIAS_AXES
+        for i_axis in tl.static_range(BIAS_AXES):
             o_entry = _entry(bias, sizes, i_axis, query_side, key_side, SHAPE, False)
             tl.atomic_add(p_to_bias + o_entry, b_change, mask=m_pair, sem="relaxed")
