@@ -98,6 +98,16 @@ def _one(tokenizer: Any, name: str) -> list[int]:
     return tokens if len(tokens) == 1 else []
 
 
+def known_cross_entropy(parts: Sequence[Tensor], targets: Tensor) -> Tensor:
+    """Sum over parts [M, classes] of the mean cross-entropy where the target, [M, parts], is not UNKNOWN."""
+    total = torch.zeros((), device=targets.device)
+    for part, wanted in zip(parts, targets.unbind(-1), strict=True):
+        known = wanted != UNKNOWN
+        summed = functional.cross_entropy(part[known], wanted[known], reduction="sum")
+        total = total + summed / known.sum().clamp(min=1)
+    return total
+
+
 class ReferenceHeads(nn.Module):
     """What a name means, read from the states of the language model half way up: a help, not written.
 
@@ -119,11 +129,7 @@ class ReferenceHeads(nn.Module):
         """
         named = targets[..., 0] != UNKNOWN
         *parts, place = self.read(self.norm(states[named])).float().split((*self.sizes, 2), -1)
-        total = torch.zeros((), device=states.device)
-        for part, wanted in zip(parts, targets[named].unbind(-1), strict=True):
-            known = wanted != UNKNOWN
-            summed = functional.cross_entropy(part[known], wanted[known], reduction="sum")
-            total = total + summed / known.sum().clamp(min=1)
+        total = known_cross_entropy(parts, targets[named])
         single = targets[named][:, 3:] != UNKNOWN
         true = (targets[named][:, 3:] + 0.5) * (2 / self.grid) - 1
         return total + PLACE_WEIGHT * ((place - true)[single] ** 2).sum() / single.sum().clamp(min=1)

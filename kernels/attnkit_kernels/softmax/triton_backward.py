@@ -183,7 +183,7 @@ def query_kernel(
     b_gradient = load_rows(p_gradients, m_query, SHAPE.WIDTH, SHAPE.PADDED_WIDTH, True)
     b_peak = load_slots(p_peaks + o_line, i_first, o_row, float("inf"), SHAPE.QUERY_BLOCK, BLOCK_M)
     b_delta = load_slots(p_deltas + o_line, i_first, o_row, 0.0, SHAPE.QUERY_BLOCK, BLOCK_M)
-    # constants of their own: Triton before 3.9 takes no plain number of a tuple for the length of an axis
+    # constants of their own: Triton 3.7 takes no plain number of a tuple for the length of an axis
     DIM: tl.constexpr = SHAPE.PADDED_DIM
     b_to_query = tl.zeros([BLOCK_M, DIM], tl.float32)
     start = tl.load(lists.starts + i_row)

@@ -116,7 +116,7 @@ def _item(
     i_first, _, o_query, m_query = query_side
     p_queries = rows_at(p_query, query.token, rule.query_order, i_first, o_query, BLOCK_M, SHAPE.PADDED_DIM)
     b_query = load_rows(p_queries, m_query, SHAPE.DIM, SHAPE.PADDED_DIM, True)
-    # as a constant of its own: Triton before 3.9 takes no plain number of a tuple for the length of an axis
+    # as a constant of its own: Triton 3.7 takes no plain number of a tuple for the length of an axis
     WIDTH: tl.constexpr = SHAPE.PADDED_WIDTH
     b_sum = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     b_peak = tl.full([BLOCK_M], float("-inf"), tl.float32)

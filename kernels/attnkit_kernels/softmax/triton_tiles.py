@@ -246,7 +246,7 @@ def visible_pairs(
     if SHAPE.RULE != BOXES:
         m_pair = m_pair & of_queries(m_query, TURNED)
     if SHAPE.RULE == BOXES:
-        # a constant of its own, which Triton before 3.9 wants for the length of a loop
+        # a constant of its own, which Triton 3.7 wants for the length of a loop
         AXES: tl.constexpr = SHAPE.AXES
         for i_axis in tl.static_range(AXES):
             p_low = rule.low + i_axis * sizes.query_blocks * SHAPE.QUERY_BLOCK

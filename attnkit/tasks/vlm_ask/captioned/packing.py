@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -32,9 +33,12 @@ class ChatPacking:
         asked = self._encode(f"{question.text}<|im_end|>\n<|im_start|>assistant\n")
         return asked, [*self._encode(question.answer), self.tokenizer.eos_token_id]
 
-    def room(self, questions: Sequence[Question]) -> int:
-        """Tokens of a row that holds all of the questions."""
-        return len(self.opening) + sum(len(part) for question in questions for part in self.turn(question))
+    def fitted(self, rows: Sequence[Sequence[Question]]) -> ChatPacking:
+        """The same with rows of just the length that holds all questions of the longest of some."""
+        longest = max(sum(len(part) for question in row for part in self.turn(question)) for row in rows)
+        made = copy(self)
+        made.length = len(self.opening) + longest
+        return made
 
     def pack(
         self,

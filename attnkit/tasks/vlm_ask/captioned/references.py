@@ -10,15 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..scenes.scene import SHAPES
+from ..training_references import UNKNOWN, known_cross_entropy
 from .cutouts import plural
 from .material import GRID
 
-UNKNOWN = -100
 # at the last token of a name: 1 where the picture has it, else 0; row and column of its middle where it is in one place
 Target = tuple[int, int, int]
 NO_TARGET: Target = (UNKNOWN,) * 3
@@ -76,10 +74,4 @@ class ReferenceHeads(nn.Module):
 
     def loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """Sum of the mean cross-entropies; targets [M, 3]."""
-        total = torch.zeros((), device=states.device)
-        parts = self.read(self.norm(states.float())).split(self.sizes, -1)
-        for part, wanted in zip(parts, targets.unbind(-1), strict=True):
-            known = wanted != UNKNOWN
-            summed = functional.cross_entropy(part[known], wanted[known], reduction="sum")
-            total = total + summed / known.sum().clamp(min=1)
-        return total
+        return known_cross_entropy(self.read(self.norm(states.float())).split(self.sizes, -1), targets)

@@ -30,10 +30,11 @@ from attnkit.models.weights import write_weights
 from attnkit.runtime.errors import UsageError
 
 from ..scenes.questions import Question
+from ..training_references import UNKNOWN
 from .grounding import Grounding, ground, patch_places
 from .material import GRID, Material, Plan, fingerprint, prepare
 from .packing import IGNORED, ChatPacking
-from .references import UNKNOWN, ReferenceHeads, References, Target
+from .references import ReferenceHeads, References, Target
 
 NAME = "smol-llava"
 # rate of the projector, which has learnt before, as a share of that of the low-rank changes
@@ -255,13 +256,13 @@ def validate(trained: Trained, towers: Towers, material: Material, recipe: Recip
     That is what greedy decoding gets right to the letter. ``blind`` is the share with the mean picture in the place of
     each, ``questions`` their number.
     """
+    any_length = ChatPacking(towers.tokenizer, GRID**2, recipe.length)
     right: dict[str, list[tuple[bool, bool]]] = {}
     device = towers.words.device
     mean = torch.from_numpy(material.features.mean((0, 1), dtype=np.float32)).to(device)
     for start in range(0, len(material.questions), recipe.batch):
         chosen = np.arange(start, min(start + recipe.batch, len(material.questions)))
-        packing = ChatPacking(towers.tokenizer, GRID**2, 0)
-        packing.length = max(packing.room(material.questions[index]) for index in chosen)
+        packing = any_length.fitted([material.questions[index] for index in chosen])
         features, rows = batch_of(material, chosen, packing, device)
         asked = rows["wanted"] != IGNORED
         hits = torch.ones(2, *asked.shape, dtype=torch.bool, device=device)
