@@ -54,7 +54,8 @@ def train_vlm_ask(
         ),
     ] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", metavar="DIR", help="Model folder to begin with, at half the rate")
+        Path | None,
+        typer.Option("--init", metavar="DIR|FILE", help="Model folder, or weight file, to begin with at half the rate"),
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the model with torch first (needs a C++ compiler)")
@@ -134,10 +135,10 @@ def train_vlm_ask(
         own |= {"batch": batch, "rate": rate, "held_out": held_out, "max_pixels": max_pixels}
         result, said = _train_adapter(adapter, model, data, out, setting or [], own, shared)
     elif arch == "smol-llava":
-        _refuse(f"--arch {arch}", {"--init": init, "--set": setting})
+        _refuse(f"--arch {arch}", {"--set": setting})
         data = _needed(f"--arch {arch}", data, "a folder with stamps, photographs and easy_vqa")
         own |= {"pictures": pictures, "precision": precision}
-        result, said = _train_projector(data, out, own, {**shared, "compiled": compiled})
+        result, said = _train_projector(data, out, own, {**shared, "init": init, "compiled": compiled})
     else:
         if data is not None or setting:
             raise UsageError("--data and --set: are for an adapter; give --adapter as well, or leave them out")

@@ -18,7 +18,7 @@ from attnkit.models import registry
 from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.hsie.window import band_window
 from attnkit.models.training_loop import RunningMean, Training, cosine, run, warm_up
-from attnkit.models.weights import read_weights, write_weights
+from attnkit.models.weights import existing_file, read_weights, write_weights
 from attnkit.runtime.errors import UsageError
 
 from .materials import PIECE, EigenExample, Materials, dark_pair, eigen_example, find_materials
@@ -231,7 +231,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = registry.build(recipe.arch).to(device).train()  # type: ignore[attr-defined]
-    begun = None if init is None else read_weights(init)
+    begun = None if init is None else read_weights(existing_file(init))
     if begun is not None:
         model.load_arrays(begun.arrays)
     material = (EigenImages if recipe.arch == "hsie" else BandWindows)(recipe, examples, device)

@@ -16,7 +16,7 @@ from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.llf_lut_fast import LUMA, FastConfig, anchor_of
 from attnkit.models.llf_lut_fast_torch import FastLlfLut, Rendering, luma
 from attnkit.models.training_loop import Training, cosine, run, warm_up
-from attnkit.models.weights import read_weights, write_weights
+from attnkit.models.weights import existing_file, read_weights, write_weights
 from attnkit.pictures import describe, read_picture
 from attnkit.runtime.errors import UsageError
 from attnkit.tasks.tonemap import losses
@@ -234,7 +234,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = FastLlfLut(config).to(device)
-    begun = None if init is None else read_weights(init)
+    begun = None if init is None else read_weights(existing_file(init))
     if begun is not None:
         model.load_state_dict({name: torch.from_numpy(values) for name, values in begun.arrays.items()})
     before = load_checkpoint(checkpoint, asdict(recipe), device) if resume else None

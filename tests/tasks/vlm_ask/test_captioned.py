@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,7 +161,7 @@ def test_answers_follow_from_what_was_pasted() -> None:
     assert describe(collage) == "The image shows a cat and two pears."
     draw = np.random.default_rng(0)
     seen: dict[str, set[Any]] = {}
-    for kind in ("existence", "count", "name", "position", "description"):
+    for kind in ("existence", "count", "name", "position", "choice", "description"):
         for _ in range(80):
             question = ask(collage, kind, others, draw)
             if question is None:
@@ -177,10 +178,35 @@ def test_answers_follow_from_what_was_pasted() -> None:
                 assert question.answer == ("Yes" if there else "No")
             if kind == "position" and question.form == "place":
                 assert "cat" in said and question.answer == "top left"
+            if question.form == "side" and kind != "name":
+                # yes or no for what is asked, else the side itself
+                sides = {word for word in ("left", "right", "top", "bottom") if word in said.split("cat ")[-1] + said}
+                assert kind == "choice" or (question.answer == "Yes") == bool(sides & {"left", "top"})
+                assert kind == "position" or question.answer in {"left", "top"} & sides
             if kind == "name" and question.form == "group":
                 assert question.answer == ("cat" if "animal" in said else "pear")
+    assert seen["choice"] == {"left", "top"}
     assert seen["existence"] == {"Yes", "No"} and {"cat", "pear"} <= seen["name"] and seen["position"] >= {"Yes", "No"}
     assert NUMBERS[2] == "two"
+
+
+def test_relations_follow_from_where_two_things_lie() -> None:
+    collage = scene_of(("cat", "animal", 0.5, 0.2), ("pear", "fruit", 0.55, 0.7))
+    draw = np.random.default_rng(0)
+    asked = [ask(collage, kind, [], draw) for kind in ("position", "choice") for _ in range(200)]
+    found = [question for question in asked if question is not None and question.form == "relation"]
+    seen = set()
+    for question in found:
+        said = question.text.lower()
+        # too near to say which is above
+        assert not re.search("above|below|over|under", said)
+        cat_first = said.index("cat") < said.index("pear")
+        if question.kind == "choice":
+            assert question.answer == ("left" if cat_first else "right")
+        else:
+            assert question.answer == ("Yes" if cat_first == ("left" in said) else "No")
+        seen.add((question.kind, question.answer))
+    assert seen == {("position", "Yes"), ("position", "No"), ("choice", "left"), ("choice", "right")}
 
 
 def test_easy_vqa_is_read_by_picture(data: Path) -> None:
@@ -236,22 +262,29 @@ def test_grounding_puts_patches_where_their_words_are() -> None:
 
 def test_references_find_names_and_where_they_lie() -> None:
     letters: Any = lambda text, **_: SimpleNamespace(input_ids=list(text))  # noqa: E731
-    references = References(["red circle", "hen", "brown hen"], letters)
+    references = References(["red circle", "hen", "brown hen", "bird", "doe"], letters)
     patches = [""] * GRID**2
     patches[GRID + 2] = patches[GRID + 3] = "brown hen"
     patches[-1] = patches[0] = "red circle"
 
+    counts = {"brown hen": 1, "red circle": 2}
+
     def told(text: str) -> list[tuple[str, tuple[int, int, int]]]:
-        return [(text[: place + 1], target) for place, target in references.of(text, patches)]
+        return [(text[: place + 1], target) for place, target in references.of(text, patches, counts)]
 
     assert told("Where is the brown hen?") == [("Where is the brown hen", (1, 1, 2))]
     # a name of fewer words means what has more of them; two in far places have no middle
     assert told("Are there hens or circles?") == [
         ("Are there hens", (1, 1, 2)),
-        ("Are there hens or circles", (1, -100, -100)),
+        ("Are there hens or circles", (2, -100, -100)),
     ]
     assert told("Is there a square?") == [("Is there a square", (0, -100, -100))]
-    assert told("Then?") == []
+    assert told("How many objects?") == [("How many objects", (3, -100, -100))]
+    assert told("Where are the red shapes?") == [("Where are the red shapes", (2, -100, -100))]
+    # a group is no name, even where something is called so; nor is a verb; "hen" is a part of another word
+    assert told("Does it show a bird?") == [] and told("Then?") == []
+    # of a picture whose things are not known nothing is said
+    assert references.of("Is there a hen?", patches, {}) == []
 
 
 def test_validation_draws_known_things_apart_from_new_ones(data: Path) -> None:

@@ -16,10 +16,12 @@ from transformers import LlamaConfig, LlamaModel
 from attnkit.models import training_loop
 from attnkit.models.checkpoint import load_checkpoint
 from attnkit.models.smol_llava.projector import merge, projector_state
+from attnkit.runtime.errors import ItemError
 from attnkit.tasks.vlm_ask.captioned.grounding import Grounding
 from attnkit.tasks.vlm_ask.captioned.material import GRID, Material
 from attnkit.tasks.vlm_ask.captioned.packing import ChatPacking
-from attnkit.tasks.vlm_ask.captioned.training import Recipe, Towers, Trained, answer_logits, attach, training_of
+from attnkit.tasks.vlm_ask.captioned.trained import Trained, attach
+from attnkit.tasks.vlm_ask.captioned.training import Recipe, Towers, answer_logits, training_of
 from attnkit.tasks.vlm_ask.scenes.questions import Question
 
 TEXT = {
@@ -89,6 +91,20 @@ def test_what_is_written_gives_the_model_that_was_trained() -> None:
     }  # fmt: skip
 
 
+def test_training_begins_with_what_was_written() -> None:
+    trained, _ = tiny()
+    arrays = trained.arrays()
+    torch.manual_seed(9)
+    again = Trained(6, TEXT, 2)
+    again.begin_with(arrays)
+    for name, value in again.arrays().items():
+        assert np.array_equal(value, arrays[name]), name
+    with pytest.raises(ItemError, match=r"layers\.0\.self_attn\.q_proj\.in of shape 2x16, expected 4x16"):
+        Trained(6, TEXT, 4).begin_with(arrays)
+    with pytest.raises(ItemError, match=r"projector\.linear_1\.weight of shape none, expected 16x6"):
+        again.begin_with({})
+
+
 def grounding_for(pictures: int) -> Grounding:
     """Two names; the first patch of each picture holds the second."""
     draw = torch.Generator().manual_seed(1)
@@ -103,7 +119,7 @@ def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, m
     draw = np.random.default_rng(0)
     features = draw.normal(size=(6, GRID**2, 6)).astype(np.float16)
     rows = [[replace(QUESTIONS[0], answer="abcdef"[index])] for index in range(6)]
-    material = Material(features, ["collage"] * 6, rows, [[""] * GRID**2] * 6)
+    material = Material(features, ["collage"] * 6, rows, [[""] * GRID**2] * 6, [{}] * 6)
     recipe = Recipe(steps=16, minutes=60.0, batch=6, length=90, rank=2, rate=1e-2, warm=1, precision="float32")
     whole = tmp_path / "whole.checkpoint"
     losses: list[float] = []
@@ -140,7 +156,7 @@ def test_training_lowers_the_loss_and_goes_on_where_it_stopped(tmp_path: Path, m
 
 def test_both_groups_of_parameters_have_a_rate_of_their_own() -> None:
     trained, towers = tiny()
-    material = Material(np.zeros((1, GRID**2, 6), np.float16), ["scene"], [QUESTIONS], [[""] * GRID**2])
+    material = Material(np.zeros((1, GRID**2, 6), np.float16), ["scene"], [QUESTIONS], [[""] * GRID**2], [{}])
     training = training_of(trained, towers, material, Recipe(rank=2, warm=10), grounding_for(1))
     projector, others = (group["params"] for group in training.optimiser.param_groups)
     assert {id(one) for one in projector} == {id(one) for one in trained.projector}

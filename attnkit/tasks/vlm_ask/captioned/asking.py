@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scenes.phrases import hint, say, with_article
-from ..scenes.questions import PLACES, SIDES, UNCLEAR, Question
+from ..scenes.questions import APART, PLACES, RELATIONS, SIDES, UNCLEAR, Question
 from .collage import Collage, Placed
 from .cutouts import Cutout, plural, read_cutout
 
-KINDS = ("existence", "name", "count", "position", "colour", "description")
+KINDS = ("existence", "name", "count", "position", "choice", "colour", "description")
 # how often a kind is asked of each picture
-TURNS = {"existence": 2.6, "name": 1.6, "count": 1.2, "position": 1.8, "colour": 0.8, "description": 0.8}
+TURNS = {"existence": 2.6, "name": 1.6, "count": 1.2, "position": 1.8, "choice": 1.6, "colour": 0.8, "description": 0.8}
 NAMING = (
     "What is this?",
     "What is in the {picture}?",
@@ -101,10 +101,30 @@ def _counts(collage: Collage) -> Counter[str]:
     return Counter(thing.cutout.name for thing in sorted(collage.things, key=lambda thing: thing.column))
 
 
-def _single(collage: Collage, draw: np.random.Generator) -> Placed | None:
+def _singles(collage: Collage, draw: np.random.Generator) -> list[Placed]:
+    """The things whose name means just them, in any order."""
     counts = _counts(collage)
     found = [thing for thing in collage.things if counts[thing.cutout.name] == 1]
-    return found[int(draw.integers(len(found)))] if found else None
+    return [found[index] for index in draw.permutation(len(found))]
+
+
+def _single(collage: Collage, draw: np.random.Generator) -> Placed | None:
+    found = _singles(collage, draw)
+    return found[0] if found else None
+
+
+def _half_of(thing: Placed, side: str) -> bool | None:
+    """Whether the centre of a thing lies in a half of the picture; None where it is near the middle."""
+    across, low, high = SIDES[side]
+    centre = thing.column if across else thing.row
+    return None if abs(centre - 0.5) < 2 * UNCLEAR else low <= centre < high
+
+
+def _lies(thing: Placed, relation: str, other: Placed) -> bool | None:
+    """Whether a thing lies so from another; None where they are not far enough apart."""
+    down, across = RELATIONS[relation]
+    distance = down * (thing.row - other.row) + across * (thing.column - other.column)
+    return None if abs(distance) < APART else distance > 0
 
 
 def _existence(collage: Collage, others: Sequence[Cutout], draw: np.random.Generator) -> Question | None:
@@ -172,21 +192,48 @@ def _count(collage: Collage, draw: np.random.Generator) -> Question | None:
 
 
 def _position(collage: Collage, draw: np.random.Generator) -> Question | None:
-    thing = _single(collage, draw)
-    if thing is None:
+    singles = _singles(collage, draw)
+    if not singles:
         return None
-    if draw.random() < 0.5:
+    thing, *others = singles
+    level = draw.random()
+    if level < 0.3 and others:
+        relation = str(draw.choice(list(RELATIONS)))
+        there = _lies(thing, relation, others[0])
+        names = {"thing": thing.cutout.name, "other": others[0].cutout.name}
+        text = say("relation", draw, relation=relation, **names)
+        return None if there is None else Question("position", "relation", text, "Yes" if there else "No")
+    if level < 0.6:
         side = str(draw.choice(list(SIDES)))
-        across, low, high = SIDES[side]
-        centre = thing.column if across else thing.row
-        if abs(centre - 0.5) < 2 * UNCLEAR:
-            return None
-        answer = "Yes" if low <= centre < high else "No"
-        return Question("position", "side", say("side", draw, thing=thing.cutout.name, side=side), answer)
+        there = _half_of(thing, side)
+        text = say("side", draw, thing=thing.cutout.name, side=side)
+        return None if there is None else Question("position", "side", text, "Yes" if there else "No")
     if any(min(abs(centre - 1 / 3), abs(centre - 2 / 3)) < UNCLEAR for centre in (thing.row, thing.column)):
         return None
     place = PLACES[int(thing.row * 3)][int(thing.column * 3)]
     return Question("position", "place", say("place", draw, thing=thing.cutout.name), place)
+
+
+def _choice(collage: Collage, draw: np.random.Generator) -> Question | None:
+    singles = _singles(collage, draw)
+    if not singles:
+        return None
+    thing, *others = singles
+    is_across = draw.random() < 0.5
+    name = thing.cutout.name
+    if others and draw.random() < 0.6:
+        words, phrase = (("left", "right"), "across choice") if is_across else (("above", "below"), "down choice")
+        form, names = "relation", {"thing": name, "other": others[0].cutout.name}
+        there = _lies(thing, "left of" if is_across else "above", others[0])
+    else:
+        words, phrase = ("left", "right") if is_across else ("top", "bottom"), "side choice"
+        form, names = "side", {"thing": name}
+        there = _half_of(thing, words[0])
+    if there is None:
+        return None
+    first, second = words if draw.random() < 0.5 else words[::-1]
+    text = say(phrase, draw, first=first, second=second, **names)
+    return Question("choice", form, text, words[0] if there else words[1])
 
 
 def _colour(collage: Collage, draw: np.random.Generator) -> Question | None:
@@ -205,6 +252,7 @@ _ASKED = {
     "name": _name,
     "count": _count,
     "position": _position,
+    "choice": _choice,
     "colour": _colour,
     "description": _description,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from attnkit.runtime.errors import ItemError
 from ..scenes.questions import Question
 from ..scenes.render import patch_targets, render
 from ..scenes.scene import COLOURS, HELD_OUT, SHAPES, make_scene
-from ..training_batches import draw_questions
+from ..training_batches import draw_more_questions
 from .asking import ask_all
 from .collage import SIDE, find_photographs, make_collage, patch_owners
 from .cutouts import find_cutouts
@@ -36,7 +37,7 @@ BATCH = 32
 # of 255, from which on a pixel of easy-VQA is not ground
 DIFFERENT = 40
 # raised when pictures or questions of a seed change
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture [SIDE, SIDE, 3] uint8, its questions, and the name of what lies in each patch, or ""."""
+    """A picture [SIDE, SIDE, 3] uint8 and what it shows.
+
+    names   the name of what lies in each patch, or ""
+    counts  how many things of each name there are; empty where that is not known
+    """
 
     source: str
     pixels: NDArray[np.uint8]
     questions: list[Question]
     names: list[str]
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Material:
-    """features float16 [pictures, GRID * GRID, D], mapped; questions and names of patches of each picture."""
+    """features float16 [pictures, GRID * GRID, D], mapped; and of each picture what `Drawn` says."""
 
     features: NDArray[np.float16]
     sources: list[str]
     questions: list[list[Question]]
     names: list[list[str]]
+    counts: list[dict[str, int]]
 
 
 class Drawing:
@@ -91,17 +98,19 @@ class Drawing:
             names = [thing.cutout.name for thing in collage.things]
             owners = patch_owners(collage.owners, GRID)
             questions = ask_all(collage, self.everything if self.held_out else self.known, draw)
-            return Drawn(source, collage.pixels, questions, [names[one - 1] if one else "" for one in owners])
+            patches = [names[one - 1] if one else "" for one in owners]
+            return Drawn(source, collage.pixels, questions, patches, Counter(names))
         if source == "scene":
             scene = make_scene(seed + HELD_OUT * self.held_out)
             picture = render(scene, SIDE, float(draw.uniform(0.8, 1.8)))
             targets = patch_targets(scene, picture.owners, GRID)
             names = [f"{COLOURS[one[1] - 1]} {SHAPES[one[0] - 1]}" if one[0] else "" for one in targets.tolist()]
-            return Drawn(source, picture.pixels, draw_questions(scene, draw), names)
+            counts = Counter(thing.name for thing in scene.things)
+            return Drawn(source, picture.pixels, draw_more_questions(scene, draw), names, counts)
         asked: Asked = self.easy_vqa[seed % len(self.easy_vqa)]
         pixels = asked.pixels(SIDE)
         names = [asked.name if one else "" for one in patch_owners(_shape(pixels), GRID)]
-        return Drawn(source, pixels, asked.some(draw), names)
+        return Drawn(source, pixels, asked.some(draw), names, {asked.name: 1} if asked.name else {})
 
 
 def _shape(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -162,7 +171,7 @@ def _write(
                 kept[start : start + len(some)] = features_of(tower, pixels, plan.layers).cpu().numpy()
             for one in some:
                 questions = [asdict(question) for question in one.questions]
-                row = {"source": one.source, "names": one.names, "questions": questions}
+                row = {"source": one.source, "names": one.names, "counts": one.counts, "questions": questions}
                 rows.write(json.dumps(row) + "\n")
             if start // BATCH % 8 == 0:
                 say(f"{part}: {start + len(some)} of {count} pictures")
@@ -181,6 +190,7 @@ def _read(folder: Path, part: str) -> Material:
         [row["source"] for row in rows],
         [[Question(**question) for question in row["questions"]] for row in rows],
         [row["names"] for row in rows],
+        [row["counts"] for row in rows],
     )
 
 

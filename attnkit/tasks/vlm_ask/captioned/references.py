@@ -7,17 +7,23 @@ passed on; without help neither is of use before the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..scenes.scene import SHAPES
+from ..scenes.scene import COLOURS, SHAPES
 from ..training_references import UNKNOWN, known_cross_entropy
-from .cutouts import plural
+from .cutouts import GROUPS, plural
 from .material import GRID
 
-# at the last token of a name: 1 where the picture has it, else 0; row and column of its middle where it is in one place
+# things of one name are told apart up to this number
+MOST_COUNTED = 5
+# what questions about several or unnamed things call them
+ANYTHING = ("objects", "things", "shapes")
+# a verb that is the plural of a name as well, and words that mean a group
+NO_NAMES = ("does", *GROUPS.values())
+# at the last token of a name: how many there are; row and column of its middle where it is in one place
 Target = tuple[int, int, int]
 NO_TARGET: Target = (UNKNOWN,) * 3
 # largest distance of patches of one thing from their middle, of the picture's side
@@ -29,7 +35,14 @@ class References:
 
     def __init__(self, names: Sequence[str], tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.single = {form: name for name in sorted({*names, *SHAPES}) for form in (plural(name), name)}
+        # a colour stands for all that has it, the empty name for everything
+        self.single = dict.fromkeys(ANYTHING, "")
+        for colour in COLOURS:
+            forms = (*ANYTHING, *(plain.removesuffix("s") for plain in ANYTHING))
+            self.single |= {f"{colour} {form}": colour for form in forms} | {f"anything {colour}": colour}
+        self.single |= {form: name for name in sorted({*names, *SHAPES}) for form in (plural(name), name)}
+        for word in NO_NAMES:
+            self.single.pop(word, None)
         longest = sorted(self.single, key=lambda form: (-len(form), form))
         self.pattern = re.compile(rf"\b({'|'.join(map(re.escape, longest))})\b")
         self.found: dict[str, list[tuple[int, str]]] = {}
@@ -47,10 +60,10 @@ class References:
             ]
         return self.found[text]
 
-    def of(self, text: str, patches: Sequence[str]) -> list[tuple[int, Target]]:
-        """Place and target of each name in a question about a picture whose patches hold the given names."""
-        targets = []
-        for place, name in self.in_text(text):
+    def of(self, text: str, patches: Sequence[str], counts: Mapping[str, int]) -> list[tuple[int, Target]]:
+        """Place and target of each name in a question about a picture, see `Drawn`."""
+        targets: list[tuple[int, Target]] = []
+        for place, name in self.in_text(text) if counts else ():
             words = set(name.split())
             own = [divmod(index, GRID) for index, held in enumerate(patches) if held and words <= set(held.split())]
             row, column = UNKNOWN, UNKNOWN
@@ -59,16 +72,17 @@ class References:
                 off = max(abs(value - centre) for one in own for value, centre in zip(one, middle, strict=True))
                 if off <= ONE_PLACE * GRID:
                     row, column = (round(value) for value in middle)
-            targets.append((place, (int(bool(own)), row, column)))
+            count = sum(number for held, number in counts.items() if words <= set(held.split()))
+            targets.append((place, (min(count, MOST_COUNTED), row, column)))
         return targets
 
 
 class ReferenceHeads(nn.Module):
-    """Reads presence, row and column from states [M, hidden] of the language model."""
+    """Reads number, row and column from states [M, hidden] of the language model."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.sizes = (2, GRID, GRID)
+        self.sizes = (MOST_COUNTED + 1, GRID, GRID)
         self.norm = nn.LayerNorm(hidden)
         self.read = nn.Linear(hidden, sum(self.sizes))
 

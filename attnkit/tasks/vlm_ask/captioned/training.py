@@ -6,41 +6,39 @@ The projector first learns to say the names of what patches hold, then all learn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from attnkit.models.adapters.lora import LowRank, LowRankSettings
 from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.smol_llava import parts
 from attnkit.models.smol_llava.assembly import load_published
 from attnkit.models.smol_llava.language import open_gguf, read_config, read_language
-from attnkit.models.smol_llava.projector import LORA, PROJECTOR
 from attnkit.models.smol_llava.tokens import make_processor, read_tokenizer
 from attnkit.models.smol_llava.vision import CONFIG, read_vision
 from attnkit.models.torch_model import torch_device
 from attnkit.models.training_loop import Training, cosine, run, warm_up
-from attnkit.models.weights import write_weights
+from attnkit.models.weights import existing_file, read_weights, write_weights
 from attnkit.runtime.errors import UsageError
 
 from ..scenes.questions import Question
+from ..training import INIT_RATE
 from ..training_references import UNKNOWN
 from .grounding import Grounding, ground, patch_places
 from .material import GRID, Material, Plan, fingerprint, prepare
 from .packing import IGNORED, ChatPacking
 from .references import ReferenceHeads, References, Target
+from .trained import Trained, attach
 
 NAME = "smol-llava"
 # rate of the projector, which has learnt before, as a share of that of the low-rank changes
 PROJECTOR_RATE = 0.3
-# linear layers of a decoder layer that are changed
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -71,42 +69,6 @@ class Recipe:
     grounding: float = 0.2
     references: float = 0.3
     precision: str = "bfloat16"
-
-
-class Trained(nn.Module):
-    """What is trained, in single precision: the projector and per decoder layer the change of `PROJECTIONS`.
-
-    features [B, N, D] become image tokens [B, N, hidden].
-    """
-
-    def __init__(self, features: int, text: dict[str, Any], rank: int) -> None:
-        super().__init__()
-        hidden = text["hidden_size"]
-        self.linear_1 = nn.Linear(features, hidden)
-        self.linear_2 = nn.Linear(hidden, hidden)
-        values = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
-        settings = LowRankSettings(rank=rank, alpha=2.0 * rank)
-        outputs = {"q_proj": hidden, "k_proj": values, "v_proj": values, "o_proj": hidden}
-        self.low_rank = nn.ModuleList(
-            nn.ModuleDict({name: LowRank(hidden, outputs[name], settings) for name in PROJECTIONS})
-            for _ in range(text["num_hidden_layers"])
-        )
-
-    @property
-    def projector(self) -> list[nn.Parameter]:
-        return [*self.linear_1.parameters(), *self.linear_2.parameters()]
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear_2(functional.gelu(self.linear_1(features)))
-
-    def arrays(self) -> dict[str, NDArray[np.float16]]:
-        """What the weight file holds, see `attnkit.models.smol_llava.projector`."""
-        kept = {f"{PROJECTOR}{name}": value for name, value in self.state_dict().items() if "low_rank" not in name}
-        for index, layer in enumerate(self.low_rank):
-            for name, one in layer.items():  # type: ignore[operator]
-                place = f"{LORA}layers.{index}.self_attn.{name}"
-                kept |= {f"{place}.in": one.a, f"{place}.out": one.scale * one.b}
-        return {name: value.detach().to(torch.float16).cpu().numpy() for name, value in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -144,21 +106,6 @@ def open_towers(precision: str, device: str) -> Towers:
     language.to(device, getattr(torch, precision)).requires_grad_(False)
     tokenizer = read_tokenizer(reader)
     return Towers(vision, language, text, tokenizer, make_processor(tokenizer).image_processor)
-
-
-def attach(trained: Trained, language: Any) -> None:
-    """Add the low-rank changes to the projections of every layer."""
-
-    def added(one: Any) -> Any:
-        def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            inner = functional.linear(given[0], one.a.to(output.dtype))
-            return output + functional.linear(inner, (one.scale * one.b).to(output.dtype))
-
-        return hook
-
-    for layer, low_rank in zip(language.layers, trained.low_rank, strict=True):
-        for name in PROJECTIONS:
-            layer.self_attn.get_submodule(name).register_forward_hook(added(low_rank[name]))  # type: ignore[index]
 
 
 def answer_logits(image: Tensor, towers: Towers, rows: dict[str, Tensor], places: slice) -> tuple[Tensor, Tensor]:
@@ -200,7 +147,8 @@ def batch_of(
     ]
 
     def named(row: int, text: str) -> list[tuple[int, Target]]:
-        return [] if references is None else references.of(text, material.names[chosen[row]])
+        index = chosen[row]
+        return [] if references is None else references.of(text, material.names[index], material.counts[index])
 
     rows = packing.pack(questions, named)
     features = torch.from_numpy(
@@ -303,12 +251,13 @@ def train(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    init: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     compiled: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and write the weight file; returns its provenance.
+    """Train and write the weight file, from the start or from the weights of another; returns its provenance.
 
     The material and the checkpoint are kept beside it, so that the training can go on with more minutes. ``compiled``
     doubles the speed on a CPU after a few minutes of compiling, and needs a C++ compiler.
@@ -317,6 +266,10 @@ def train(
     if not data.is_dir():
         raise UsageError(f"--data: no folder {data}; give the one that holds stamps, photographs and easy_vqa")
     where = torch_device(device)
+    begun = None if init is None else read_weights(existing_file(init))
+    if begun is not None:
+        # its projector has learned what patches hold
+        recipe = replace(recipe, grounding_steps=0, rate=INIT_RATE * recipe.rate)
     if threads is not None:
         torch.set_num_threads(threads)
     towers = open_towers(recipe.precision, where)
@@ -329,7 +282,9 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         trained = Trained(material.features.shape[-1], towers.text, recipe.rank)
-        if before is None:
+        if begun is not None:
+            trained.begin_with(begun.arrays)
+        elif before is None:
             trained.to(where)
             ground(trained, material, grounding, recipe.grounding_steps, recipe.grounding_rate, recipe.seed, say)
     trained.to(where)
@@ -344,6 +299,7 @@ def train(
     steps, minutes = run(training_of(trained, towers, material, recipe, grounding), made, checkpoint, before, say)
     provenance = {
         "recipe": made,
+        "begun_with": None if begun is None else begun.provenance,
         "steps": steps,
         "validation": validate(trained, towers, held_out, recipe),
         "patches": grounding.right(trained, held_out),
