@@ -49,7 +49,9 @@ def questions(tasks: Path | None, scenes: int) -> Iterator[tuple[Image.Image, di
             yield from ((picture, {**task, "scene": str(seed)}) for task in asked if task["kind"] != "description")
         return
     for task in read_lines(tasks):
-        yield Image.open(tasks.parent / task["image"]), {"clutter": 0, **task, "scene": task["image"]}
+        # "position (side)" and "position (place)" are one kind here
+        kind = task["kind"].partition(" (")[0]
+        yield Image.open(tasks.parent / task["image"]), {"clutter": 0, **task, "kind": kind, "scene": task["image"]}
 
 
 def answered(
