@@ -7,10 +7,9 @@ import io
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 
-_LOCK = threading.Lock()
+from attnkit.runtime.streams import STREAMS
 
 
 @contextlib.contextmanager
@@ -19,10 +18,11 @@ def captured_messages() -> Iterator[list[str]]:
     the end.
 
     OpenEXR, libjpeg, libpng and OpenCV print their complaints past Python, where a command must print one line of its
-    own. File descriptor 2 is turned away for that long, so keep the block to the one decoding call.
+    own. File descriptor 2 is turned away for that long, and other threads wait with their lines: keep the block to the
+    one decoding call.
     """
     lines: list[str] = []
-    with _LOCK, tempfile.TemporaryFile() as sink:
+    with STREAMS, tempfile.TemporaryFile() as sink:
         text = io.StringIO()
         with contextlib.suppress(ValueError, AttributeError, OSError):
             sys.stderr.flush()

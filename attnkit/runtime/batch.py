@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -205,8 +205,10 @@ class Run:
                 yield run_job(setup, job, self.account.talk.inside)
 
     def _book(self, step: Step, outcome: Outcome) -> None:
-        self._answer(step, outcome)
-        self.account.add(step, outcome)
+        answers = self.batch.jsonl or self.table is not None or outcome.standard_output is not None
+        with self.account.talk.aside() if answers else nullcontext():
+            self._answer(step, outcome)
+            self.account.add(step, outcome)
         self.account.talk.advance()
 
     def _answer(self, step: Step, outcome: Outcome) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from attnkit.runtime.errors import UsageError
 from attnkit.runtime.records import utc_now
+from attnkit.runtime.streams import STREAMS, Waiting
 
 
 class Talk:
@@ -58,10 +60,11 @@ class Talk:
         if not show:
             return
         if self._bar is not None:
+            # not under the lock: the bar draws itself in a thread of its own
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
         # where nobody listens any more the work itself goes on
-        with suppress(OSError, ValueError):
+        with STREAMS, suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)
 
     def start(self, total: int) -> None:
@@ -84,8 +87,12 @@ class Talk:
             MofNCompleteColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            # known to be one, and asked while it is turned away it would not say so
+            console=Console(file=cast(TextIO, Waiting(sys.stderr)), force_terminal=True),
             transient=True,
+            # rich would lead what is printed meanwhile to the bar's terminal, whatever standard output is
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task = self._bar.add_task(self.prefix, total=total)
         self._bar.start()
@@ -99,6 +106,23 @@ class Talk:
         """How much of the item at hand is done, 0 to 1."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done + share)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, the bar is off the terminal if answers are printed there too."""
+        bar = self._bar
+        with STREAMS:
+            shares = sys.stdout is not None and sys.stdout.isatty()
+        if bar is None or not shares:
+            yield
+            return
+        self._bar = None
+        bar.stop()
+        try:
+            yield
+        finally:
+            bar.start()
+            self._bar = bar
 
     def stop(self) -> None:
         if self._bar is not None:

@@ -10,6 +10,7 @@ from attnkit.runtime.errors import AttnkitError
 from attnkit.runtime.items import Column
 from attnkit.runtime.plan import Plan, estimates, free_bytes
 from attnkit.runtime.records import document, json_line
+from attnkit.runtime.streams import STREAMS
 
 if TYPE_CHECKING:
     from attnkit.runtime.command import FileCommand
@@ -23,8 +24,9 @@ class PipeClosed(Exception):
 def put(text: str) -> None:
     """A line of data on standard output, flushed. Raises PipeClosed when nobody reads it."""
     try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        with STREAMS:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
     except (OSError, ValueError, AttributeError) as error:
         raise _refused(error) from error
 
@@ -32,8 +34,9 @@ def put(text: str) -> None:
 def put_bytes(data: bytes) -> None:
     """An output as it is on standard output. Raises PipeClosed when nobody reads it."""
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        with STREAMS:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
     except (OSError, ValueError, AttributeError) as error:
         raise _refused(error) from error
 
