@@ -37,14 +37,20 @@ def say(line: str) -> None:
 
 
 @pytest.mark.parametrize("speak", [render.put, say], ids=["answer", "talk"])
-def test_lines_wait_while_a_reader_has_turned_the_streams_away(speak: Callable[[str], None], capfd) -> None:
-    speaker = threading.Thread(target=speak, args=("of another item",))
-    with captured_messages() as messages:
-        speaker.start()
-        # where nothing makes it wait, it has spoken by then
-        speaker.join(timeout=0.3)
-        os.write(2, b"of the library\n")
-    speaker.join()
+def test_lines_wait_while_a_reader_has_turned_the_streams_away(
+    speak: Callable[[str], None], capfd, monkeypatch
+) -> None:
+    # pytest's own standard error is not descriptor 2, as that of a command is
+    with open(2, "w", closefd=False) as descriptor:
+        monkeypatch.setattr(sys, "stderr", descriptor)
+        speaker = threading.Thread(target=speak, args=("of another item",))
+        with captured_messages() as messages:
+            speaker.start()
+            # where nothing makes it wait, it has spoken by then
+            speaker.join(timeout=0.3)
+            os.write(2, b"of the library\n")
+        speaker.join()
+        monkeypatch.undo()
     assert messages == ["of the library"]
     assert "of another item" in "".join(capfd.readouterr())
 

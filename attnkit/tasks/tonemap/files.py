@@ -379,7 +379,8 @@ def _facts(picture: Picture) -> dict[str, Any]:
     count = sum(picture.repaired.values())
     broken = picture.repaired.get("nan", 0) + picture.repaired.get("inf", 0)
     if broken:
-        facts["warnings"] = [f"{count} pixels repaired ({picture.repaired}); see repaired_pixels in the record"]
+        kinds = ", ".join(f"{number} {kind}" for kind, number in picture.repaired.items() if number)
+        facts["warnings"] = [f"{count} pixels repaired ({kinds}); see repaired_pixels in the record"]
     return facts
 
 
