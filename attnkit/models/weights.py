@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,9 +137,12 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except OSError as error:
         raise ItemError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # torch's own text advises to read the file unsafely
+        foreign = re.search(r"unsupported global:?(?: GLOBAL)? (\S+)", str(error), re.IGNORECASE)
+        reason = f"it asks for {foreign[1]}" if foreign else "it is damaged, cut short or another kind of file"
         raise ItemError(
-            f"{path}: not a PyTorch checkpoint of plain tensors, which is all that is read: {reason}"
+            f"{path}: not a PyTorch checkpoint of plain tensors, which is all that is read: {reason}; "
+            "expected the file as its authors published it"
         ) from error
     for key in ("state_dict", "params", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
