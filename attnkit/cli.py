@@ -155,15 +155,30 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point: runs a command and exits with its code (0, 1, 2, 3 or 130)."""
+    occupy_descriptors()
     code = run(sys.argv[1:] if arguments is None else arguments)
     try:
-        sys.stdout.flush()
+        # a stream that was closed before the start is None
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         code = leave_pipe()
     except OSError as error:
         code = tell(f"standard output: {error.strerror}")
         leave_pipe()
     sys.exit(code)
+
+
+def occupy_descriptors() -> None:
+    """Standard streams that were closed before the start lead nowhere: else the next file that is opened would get
+    their numbers, and with them what libraries print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)
 
 
 def run(arguments: Sequence[str]) -> int:

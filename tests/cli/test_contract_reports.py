@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from cli_cases import TONEMAP, WORDS, Case, Run, every, finish, light, place, rows, tree
+from cli_cases import DEMO, TONEMAP, WORDS, Case, Run, every, finish, light, place, rows, tree
 
 # exit
 
@@ -206,6 +208,21 @@ def test_record_appends_items_and_runs(case: Case, run: Run, work: Path) -> None
     first = found[0]
     assert first["time"].endswith("+00:00") and len(first["input_sha256"]) == 64
     assert first["device"] == "cpu" and first["seed"] == 7 and first["seconds"] >= 0
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_streams_that_are_closed_before_the_start_change_nothing(closed: str, work: Path) -> None:
+    sources = [str(TONEMAP.good(work / name, seed)) for seed, name in enumerate("ab", start=1)]
+    command = [sys.executable, str(DEMO), TONEMAP.command, *sources, "--out", "o/", *TONEMAP.options]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert sorted(path.name for path in (work / "o").iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_stream(work: Path) -> None:
+    script = "import sys; from attnkit import cli; cli.occupy_descriptors(); sys.exit(open('kept', 'w').fileno())"
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script], cwd=work)
+    assert done.returncode == 3
 
 
 def test_record_survives_a_torn_line(run: Run, work: Path) -> None:
