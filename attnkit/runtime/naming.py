@@ -89,7 +89,7 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
     _refuse_streams(command, layout, batch)
     _refuse_clashes(items, layout)
     _refuse_inputs(items, layout, batch)
-    _refuse_folders(layout)
+    _refuse_other_kinds(layout)
     return layout
 
 
@@ -218,12 +218,15 @@ def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions) -
             raise UsageError(f"{option} {file}: is an output of this run too; name another file")
 
 
-def _refuse_folders(layout: Layout) -> None:
+def _refuse_other_kinds(layout: Layout) -> None:
     for path in layout.files():
         if path.is_dir():
             raise UsageError(
                 f"{path}: is a folder, expected to write a file there; move it away or choose another --out"
             )
+        # a rename would put a file in the place of the device, or of /dev/stdout
+        if (path.exists() and not path.is_file()) or (path.is_symlink() and str(path.readlink()).startswith("/proc/")):
+            raise UsageError(f"{path}: is a pipe or a device, expected a file; --out - writes to standard output")
     for root in layout.roots:
         present = root.absolute()
         while not os.path.lexists(present):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,19 @@ def test_out_dash_is_standard_output_for_one_item(start, work: Path) -> None:
     )
     assert process.returncode == 0 and process.stdout.startswith(b"\x89PNG") and process.stderr == b""
     assert list(work.glob("*_tonemap*")) == []
+
+
+@every
+def test_out_does_not_take_the_place_of_a_pipe_or_a_device(case: Case, run: Run, work: Path) -> None:
+    source = case.good(work / "a")
+    pipe = work / f"pipe{case.out_suffix}"
+    os.mkfifo(pipe)
+    ended = run(case, source, "--out", pipe, "--overwrite")
+    assert ended.code == 2 and pipe.name in ended.line and "--out -" in ended.line and pipe.is_fifo()
+    stream = work / f"stream{case.out_suffix}"
+    stream.symlink_to("/proc/self/fd/1")
+    ended = run(case, source, "--out", stream, "--overwrite")
+    assert ended.code == 2 and "--out -" in ended.line and stream.is_symlink()
 
 
 @files

@@ -116,6 +116,8 @@ def test_sheet_shows_all_methods(run: Run, work: Path) -> None:
     assert run(TONEMAP, "a.pfm", "--sheet", "two.png", *few, "--out", "p.png").code == 0
     whole, two = cv2.imread("sheet.png"), cv2.imread("two.png")
     assert whole.size > 2 * two.size and two.shape[1] > 96
+    ended = run(TONEMAP, "a.pfm", "--sheet", "three.png", "--baseline", "fattal", "--out", "q.png")
+    assert ended.code == 2 and "--baseline: got 'fattal'" in ended.line
 
 
 def test_formats_depths_and_quality_that_do_not_fit(run: Run, work: Path) -> None:

@@ -83,7 +83,7 @@ class TonemapFiles(FileCommand):
             able = ", ".join(name for name in METHODS if method_named(name).parameters)
             raise UsageError(f"--sequence: method {self.method} has no parameters to share, expected one of {able}")
         for name in self.baselines:
-            method_named(name)
+            method_named(name, "--baseline")
         if self.baselines and not (self.score or self.sheet):
             raise UsageError("--baseline: needs --score or --sheet, which show the other methods")
         if self.resize is not None:

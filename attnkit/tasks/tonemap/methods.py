@@ -112,10 +112,10 @@ _BY_NAME = {method.name: method for method in _ALL}
 METHODS: tuple[str, ...] = tuple(_BY_NAME)
 
 
-def method_named(name: str) -> Method:
-    """The method, or UsageError with the names that exist."""
+def method_named(name: str, option: str = "--method") -> Method:
+    """The method, or UsageError with the names that exist, about the option that asked for it."""
     if name not in _BY_NAME:
-        raise UsageError(f"--method: got {name!r}, expected one of {', '.join(METHODS)}")
+        raise UsageError(f"{option}: got {name!r}, expected one of {', '.join(METHODS)}")
     return _BY_NAME[name]
 
 
