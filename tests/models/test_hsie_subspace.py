@@ -55,7 +55,7 @@ def test_strips_give_the_result_of_the_whole(rows: int, columns: int) -> None:
 def test_squares_give_the_result_of_the_whole(rows: int, columns: int) -> None:
     model = network()
     noisy, estimate = planes(4, rows, columns)
-    memory = subspace.PIXEL_BYTES * (2 * model.reach + 40) ** 2
+    memory = subspace.PIXEL_BYTES * (2 * model.reach + 24) ** 2
     tiles = list(tiles_of(rows, columns, model.reach, memory))
     covered = np.zeros((rows, columns), int)
     for tile in tiles:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scenes.phrases import hint, say, with_article
-from ..scenes.questions import APART, PLACES, RELATIONS, SIDES, UNCLEAR, Question
+from ..scenes.questions import RELATIONS, SIDES, Question, half_of, lies, place_of
 from .collage import Collage, Placed
 from .cutouts import Cutout, plural, read_cutout
 
@@ -113,20 +113,6 @@ def _single(collage: Collage, draw: np.random.Generator) -> Placed | None:
     return found[0] if found else None
 
 
-def _half_of(thing: Placed, side: str) -> bool | None:
-    """Whether the centre of a thing lies in a half of the picture; None where it is near the middle."""
-    across, low, high = SIDES[side]
-    centre = thing.column if across else thing.row
-    return None if abs(centre - 0.5) < 2 * UNCLEAR else low <= centre < high
-
-
-def _lies(thing: Placed, relation: str, other: Placed) -> bool | None:
-    """Whether a thing lies so from another; None where they are not far enough apart."""
-    down, across = RELATIONS[relation]
-    distance = down * (thing.row - other.row) + across * (thing.column - other.column)
-    return None if abs(distance) < APART else distance > 0
-
-
 def _existence(collage: Collage, others: Sequence[Cutout], draw: np.random.Generator) -> Question | None:
     present = [thing.cutout for thing in collage.things]
     yes, by_group = draw.random() < 0.5, draw.random() < 0.3
@@ -169,16 +155,11 @@ def _name(collage: Collage, draw: np.random.Generator) -> Question | None:
         word = single[int(draw.integers(len(single)))]
         return Question("name", "group", f"What {word} is in the image?", next(iter(owners[word])))
     side = str(draw.choice(list(SIDES)))
-    across, low, high = SIDES[side]
-    there, near = set(), False
-    for thing in collage.things:
-        centre = thing.column if across else thing.row
-        near |= abs(centre - 0.5) < 2 * UNCLEAR
-        if low <= centre < high:
-            there.add(thing.cutout.name)
-    if near or len(there) != 1:
+    halves = [half_of(thing, side) for thing in collage.things]
+    there = {thing.cutout.name for thing, inside in zip(collage.things, halves, strict=True) if inside}
+    if None in halves or len(there) != 1:
         return None
-    place = f"on the {side}" if across else f"at the {side}"
+    place = f"on the {side}" if SIDES[side][0] else f"at the {side}"
     return Question("name", "side", f"What is {place} of the image?", there.pop())
 
 
@@ -199,19 +180,17 @@ def _position(collage: Collage, draw: np.random.Generator) -> Question | None:
     level = draw.random()
     if level < 0.3 and others:
         relation = str(draw.choice(list(RELATIONS)))
-        there = _lies(thing, relation, others[0])
+        there = lies(thing, relation, others[0])
         names = {"thing": thing.cutout.name, "other": others[0].cutout.name}
         text = say("relation", draw, relation=relation, **names)
         return None if there is None else Question("position", "relation", text, "Yes" if there else "No")
     if level < 0.6:
         side = str(draw.choice(list(SIDES)))
-        there = _half_of(thing, side)
+        there = half_of(thing, side)
         text = say("side", draw, thing=thing.cutout.name, side=side)
         return None if there is None else Question("position", "side", text, "Yes" if there else "No")
-    if any(min(abs(centre - 1 / 3), abs(centre - 2 / 3)) < UNCLEAR for centre in (thing.row, thing.column)):
-        return None
-    place = PLACES[int(thing.row * 3)][int(thing.column * 3)]
-    return Question("position", "place", say("place", draw, thing=thing.cutout.name), place)
+    place = place_of(thing)
+    return None if place is None else Question("position", "place", say("place", draw, thing=thing.cutout.name), place)
 
 
 def _choice(collage: Collage, draw: np.random.Generator) -> Question | None:
@@ -224,11 +203,11 @@ def _choice(collage: Collage, draw: np.random.Generator) -> Question | None:
     if others and draw.random() < 0.6:
         words, phrase = (("left", "right"), "across choice") if is_across else (("above", "below"), "down choice")
         form, names = "relation", {"thing": name, "other": others[0].cutout.name}
-        there = _lies(thing, "left of" if is_across else "above", others[0])
+        there = lies(thing, "left of" if is_across else "above", others[0])
     else:
         words, phrase = ("left", "right") if is_across else ("top", "bottom"), "side choice"
         form, names = "side", {"thing": name}
-        there = _half_of(thing, words[0])
+        there = half_of(thing, words[0])
     if there is None:
         return None
     first, second = words if draw.random() < 0.5 else words[::-1]

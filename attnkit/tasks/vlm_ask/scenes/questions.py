@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -29,6 +30,16 @@ RELATIONS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": 
 SIDES = {"left": (1, 0, 0.5), "right": (1, 0.5, 1), "top": (0, 0, 0.5), "bottom": (0, 0.5, 1)}
 
 Draw = np.random.Generator
+
+
+class Centred(Protocol):
+    """What has a centre, in units of the picture's side."""
+
+    @property
+    def row(self) -> float: ...
+
+    @property
+    def column(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,7 @@ def _reference(scene: Scene, thing: Thing, draw: Draw) -> str | None:
     return _pick(draw, options)
 
 
-def place_of(thing: Thing) -> str | None:
+def place_of(thing: Centred) -> str | None:
     """Which ninth of the picture the centre of a thing lies in, or None where it is near a border between two."""
     indices = []
     for centre in (thing.row, thing.column):
@@ -166,7 +177,7 @@ def place_of(thing: Thing) -> str | None:
     return PLACES[indices[0]][indices[1]]
 
 
-def lies(thing: Thing, relation: str, other: Thing) -> bool | None:
+def lies(thing: Centred, relation: str, other: Centred) -> bool | None:
     """Whether a thing is left of, right of, above or below another; None where they are not far enough apart."""
     down, across = RELATIONS[relation]
     distance = down * (thing.row - other.row) + across * (thing.column - other.column)
@@ -225,7 +236,7 @@ def _side(thing: Thing, name: str, draw: Draw) -> Question | None:
     return Question("position", "side", say("side", draw, thing=name, side=side), "Yes" if there else "No")
 
 
-def half_of(thing: Thing, side: str) -> bool | None:
+def half_of(thing: Centred, side: str) -> bool | None:
     """Whether the centre of a thing lies in the left, right, top or bottom half; None where it is near the middle."""
     across, low, high = SIDES[side]
     centre = thing.column if across else thing.row
