@@ -351,7 +351,9 @@ def _download(identifier: str, offline: bool) -> Path:
                 "drop --offline or give a file or folder"
             ) from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ItemError(f"model {identifier!r}: cannot be fetched from the hub: {reason}") from error
+        raise ItemError(
+            f"model {identifier!r}: cannot be fetched from the hub: {reason}; give a folder instead"
+        ) from error
 
 
 def build(name: str, config: Mapping[str, Any] | None = None, *, tiny: bool = False) -> Model:

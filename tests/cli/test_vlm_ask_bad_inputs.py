@@ -180,6 +180,18 @@ def test_pickled_weights_are_loaded_and_a_malicious_pickle_is_not(asked, model: 
         assert ended.code == 1 and "cannot be loaded" in ended.line and not mark.exists()
 
 
+def test_weights_that_are_not_all_there_are_not_made_up(asked, model: Path, work: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(model, work)
+    state = load_file(folder / "model.safetensors")
+    lost = next(name for name in sorted(state) if name.endswith("q_proj.weight"))
+    kept = {name: value for name, value in state.items() if name != lost}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    ended = asked("a.png", QUESTION, model=folder)
+    assert ended.code == 1 and "lack 1 of " in ended.line and "q_proj.weight among them" in ended.line
+
+
 def test_an_unknown_family_names_those_supported(asked, model: Path, work: Path) -> None:
     folder = copied(model, work)
     config = json.loads((folder / "config.json").read_text())

@@ -165,7 +165,8 @@ def test_a_failing_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(ItemError, match=r"'somebody/something': cannot be fetched from the hub: no route$"):
+    said = r"'somebody/something': cannot be fetched from the hub: no route; give a folder instead$"
+    with pytest.raises(ItemError, match=said):
         registry.resolve("somebody/something")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,10 +75,13 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
     where = torch_device(device)
     kind = _dtype(dtype, where, config)
     check_memory(folder, config, kind, where)
+    model: Any
+    told: dict[str, Any]
     with _hushed():
         try:
-            model: Any = AutoModelForImageTextToText.from_pretrained(
+            model, told = AutoModelForImageTextToText.from_pretrained(  # type: ignore[misc]
                 folder,
+                output_loading_info=True,
                 dtype=kind,
                 attn_implementation=attention.register(),
                 local_files_only=True,
@@ -93,12 +96,23 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
                 raise
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ItemError(f"{folder}: cannot be loaded: {reason}") from error
+        check_whole(folder, model, told["missing_keys"])
         processor = Processor.open(folder, family, model.config)
     try:
         model = model.to(where).eval()
     except torch.OutOfMemoryError as error:
         raise ItemError(f"{folder}: does not fit on {where}; use --device cpu or --dtype bfloat16") from error
     return wrap(model, processor, path=folder, device=where)
+
+
+def check_whole(folder: Path, model: nn.Module, missing: Collection[str]) -> None:
+    """ItemError where weights are missing, which the loader would fill with random numbers and answer with."""
+    if missing:
+        count = len(model.state_dict())
+        raise ItemError(
+            f"{folder}: its weight files lack {len(missing)} of {count} arrays that its config asks for, "
+            f"{min(missing)} among them; fetch it again"
+        )
 
 
 def wrap(model: Any, processor: Processor, *, path: Path = Path(), device: str = "cpu") -> VisionLanguageModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,10 @@ def split_arguments(inputs: Sequence[str], question: str | None) -> tuple[list[s
             raise UsageError(f"{question}: a file in the place of the question, which comes last (or with --question)")
     if not images:
         raise UsageError("got a question and no image, expected IMAGE... before it")
+    for text in images:
+        # else it would be a glob, and the one of several questions that is not asked
+        if text.endswith("?") and not _is_path(text) and not glob(text):
+            raise UsageError(f"{text!r}: no such image; one question is asked of all images, --tasks FILE takes many")
     if question == STANDARD_STREAM:
         if STANDARD_STREAM in images:
             raise UsageError("-: given as image and as question, expected one of them from standard input")

@@ -100,10 +100,13 @@ def test_the_last_argument_is_the_question(tmp_path: Path) -> None:
         (["a.png"], "", "question: is empty"),
         ([], "what?", "no image"),
         (["-", "-"], None, "one of them from standard input"),
+        (["a.png", "is it?", "what?"], None, "'is it\\?': no such image; one question"),
     ):
         with pytest.raises(UsageError, match=text):
             split_arguments(inputs, question)
     assert split_arguments(["a.png", "why " * 200], None)[1].startswith("why why")
+    found = str(tmp_path / "c.pn?")
+    assert split_arguments([found, "what?"], None) == ([found], "what?")
 
 
 def test_a_prompt_is_told_without_its_repetitions() -> None:
