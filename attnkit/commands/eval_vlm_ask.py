@@ -55,8 +55,9 @@ def eval_vlm_ask(
     """Score answers about images: POPE, CHAIR, MME and VQA accuracy, without a model and without the images.
 
     PRED holds the answers of one run: JSON lines of attnkit, POPE, LLaVA or lmms-eval (samples), VQA's and CHAIR's
-    JSON, or the text files of MME. --ref holds what is right: POPE's questions with labels (a file, or a folder with
-    one for each split), COCO's annotation folder or a table of objects, MME's folder, or VQA's annotations.
+    JSON, or the text files of MME. Several calibrations in a file of attnkit are scored apart; of such a --baseline the
+    plain answers count. --ref holds what is right: POPE's questions with labels (a file, or a folder with one for each
+    split), COCO's annotation folder or a table of objects, MME's folder, or VQA's annotations.
 
     Intervals are 95 % bootstrap intervals over images. With --baseline the differences are paired, question by
     question; for pope and chair McNemar's exact test says how likely they are by chance. Lines that cannot be used are

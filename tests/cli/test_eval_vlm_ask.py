@@ -61,6 +61,26 @@ def test_pope(pope):
     assert run("pope", "right.jsonl", *REF, "--quiet", cwd=pope) == (0, "", "")
 
 
+def test_calibrations_of_one_file_are_scored_apart(pope):
+    said = {"none": "no", "var": None, "a+b": "yes"}
+    rows = [
+        {"question_id": row["question_id"], "calibration": arm, "answer": word or row["label"]}
+        for row in QUESTIONS
+        for arm, word in said.items()
+    ]
+    lines(pope / "arms.jsonl", [*rows, rows[0]])
+    found = scores("pope", "arms.jsonl", *REF, "--baseline", "arms.jsonl", cwd=pope, code=3)
+    keys = ("accuracy_percent", "accuracy_percent_difference")
+    got = {row["item"]: tuple(row[key] for key in keys) for row in found["scores"]}
+    assert got == {
+        "arms.jsonl (none)": (50.0, 0.0), "arms.jsonl (var)": (100.0, 50.0), "arms.jsonl (a+b)": (50.0, 0.0),
+    }  # fmt: skip
+    assert [one["error"] for one in found["failed"]] == ["line 37: answered before, at line 1; the first answer counts"]
+    lines(pope / "two.jsonl", [row for row in rows if row["calibration"] != "none"])
+    code, _, err = run("pope", "some.jsonl", *REF, "--baseline", "two.jsonl", cwd=pope)
+    assert code == 2 and "has answers of var, a+b; expected one, or none too" in err
+
+
 def test_pope_parsers(pope):
     found = {
         parser: scores("pope", "some.jsonl", *REF, "--parser", parser, cwd=pope)["scores"][0]

@@ -13,6 +13,8 @@ from attnkit.runtime.errors import ItemError
 from .record_files import Row, Source, first, records_of, text_of
 
 ANSWER_KEYS = ("answer", "prediction", "response", "caption", "filtered_resps", "resps", "text")
+# the calibration that is none
+PLAIN = "none"
 SPLITS = ("random", "popular", "adversarial")
 
 
@@ -24,6 +26,7 @@ class Answer:
     id        of the question, or of the image of a caption
     part      split, subtask or category
     truth     the right answer, or the answers of people
+    arm       the calibration that answered, where the file tells
     """
 
     place: str
@@ -33,6 +36,7 @@ class Answer:
     image: str | None = None
     question: str | None = None
     truth: Any = None
+    arm: str | None = None
 
 
 @dataclass
@@ -63,6 +67,19 @@ def read_answers(source: Source, name: str) -> AnswerFile:
         more = f" ({len(found.broken) - 1} more like it)" if len(found.broken) > 1 else ""
         raise ItemError(f"{name}: no answer can be read: {found.broken[0]}{more}" if found.broken else f"{name}: empty")
     return found
+
+
+def by_calibration(file: AnswerFile) -> dict[str, AnswerFile]:
+    """The answers of each calibration of a file that holds several, else the file itself as the only one."""
+    arms = list(dict.fromkeys(answer.arm or PLAIN for answer in file.answers))
+    if len(arms) == 1:
+        return {arms[0]: file}
+    parts = {arm: AnswerFile(f"{file.name} ({arm})") for arm in arms}
+    for answer in file.answers:
+        parts[answer.arm or PLAIN].answers.append(answer)
+    # lines that cannot be read are told once
+    parts[arms[0]].broken = file.broken
+    return parts
 
 
 def subtask_files(folder: Path) -> list[Path]:
@@ -123,6 +140,7 @@ def _answer(place: str, row: Row) -> Answer:
         image=str(image) if isinstance(image, str | int) else None,
         question=asked if isinstance(asked, str) else None,
         truth=row.get("target") if truth is None and ("doc_id" in row or sample) else truth,
+        arm=row["calibration"] if isinstance(row.get("calibration"), str) else None,
     )
 
 

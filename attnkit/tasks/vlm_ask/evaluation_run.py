@@ -20,7 +20,7 @@ from attnkit.runtime.items import Item
 from attnkit.scoring.files import check_files
 from attnkit.scoring.items import score_items, show_plan
 
-from .answer_files import read_answers, split_of, subtask_files
+from .answer_files import PLAIN, AnswerFile, by_calibration, read_answers, split_of, subtask_files
 from .evaluate import SCHEMES, Metric, summarise
 from .evaluation_report import report
 from .matching import Matched, match_chair, match_mme, match_pope, match_vqa
@@ -130,13 +130,16 @@ def run_evaluation(evaluation: Evaluation, batch: BatchOptions) -> int:
     def score(item: Item) -> list[Matched]:
         source = item.path if item.path is not None else item.data
         assert source is not None
-        found = _match(evaluation, source, item.name, reference)
-        missing = sum(part.missing for part in found.parts if part.name != "all" or len(found.parts) == 1)
-        if evaluation.complete and missing:
-            raise ItemError(f"{item.name}: {missing} {SCHEMES[evaluation.metric].unit} of the reference lack an answer")
-        _tell(evaluation, found, missing, talk)
-        lost.extend({"item": item.name, "error": line} for line in found.lost)
-        return [found]
+        files = by_calibration(read_answers(source, item.name)).values()
+        matched = [_match(evaluation, file, reference) for file in files]
+        for found in matched:
+            missing = sum(part.missing for part in found.parts if part.name != "all" or len(found.parts) == 1)
+            if evaluation.complete and missing:
+                unit = SCHEMES[evaluation.metric].unit
+                raise ItemError(f"{found.item}: {missing} {unit} of the reference lack an answer")
+            _tell(evaluation, found, missing, talk)
+            lost.extend({"item": found.item, "error": line} for line in found.lost)
+        return matched
 
     scored, failed, code = score_items(items, score, talk, fail_fast=batch.fail_fast)
     rows = summarise(evaluation.metric, scored, baseline, batch.seed)
@@ -210,8 +213,7 @@ def _reference(evaluation: Evaluation, talk: Talk) -> _Reference:
     return _Reference(questions=read(path))
 
 
-def _match(evaluation: Evaluation, source: Path | bytes, name: str, reference: _Reference) -> Matched:
-    file = read_answers(source, name)
+def _match(evaluation: Evaluation, file: AnswerFile, reference: _Reference) -> Matched:
     if evaluation.metric == "chair":
         assert reference.table is not None
         return match_chair(file, reference.table)
@@ -237,7 +239,11 @@ def _baseline(evaluation: Evaluation, reference: _Reference, items: Sequence[Ite
     found = Matched(str(path))
     for one in paths:
         try:
-            found.parts += _match(evaluation, one, f"--baseline {one}", reference).parts
+            files = by_calibration(read_answers(one, f"--baseline {one}"))
+            if len(files) > 1 and PLAIN not in files:
+                raise UsageError(f"--baseline {one}: has answers of {', '.join(files)}; expected one, or {PLAIN} too")
+            file = files[PLAIN] if len(files) > 1 else next(iter(files.values()))
+            found.parts += _match(evaluation, file, reference).parts
         except ItemError as error:
             raise UsageError(str(error)) from error
     names = [part.name for part in found.parts]
