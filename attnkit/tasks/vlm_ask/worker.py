@@ -55,7 +55,8 @@ class VlmAskWorker:
         self.profile = _profile(command, self.vlm)
         count = len(self.vlm.layers)
         self.layers = parse_layers(command.layers or "auto", count, range(count), "--layers")
-        self.heads = sorted(parse_layers(command.heads or "auto", self.vlm.heads, range(self.vlm.heads), "--heads"))
+        heads = self.vlm.heads
+        self.heads = sorted(parse_layers(command.heads or "auto", heads, range(heads), "--heads", "heads"))
         self._done: dict[int, Asked | AttnkitError] = {}
 
     def run(self, item: Item, outputs: Outputs) -> Mapping[str, Any]:

@@ -318,3 +318,5 @@ def test_arms_and_settings_are_checked() -> None:
     for text in ("5", "3:2", "a", "-1"):
         with pytest.raises(UsageError, match="--set"):
             parse_layers(text, 5, (), "--set")
+    with pytest.raises(UsageError, match="--heads: got 9, expected heads from 0 to 4, rising"):
+        parse_layers("0,9", 5, (), "--heads", "heads")

@@ -168,8 +168,8 @@ def settings_for(name: str, given: Mapping[str, Any]) -> Any:
     return kind.settings(**own)
 
 
-def parse_layers(text: str, count: int, auto: Sequence[int], option: str) -> frozenset[int]:
-    """Decoder layers out of "1,18:32" (the end left out), or `auto`; UsageError beyond the model's `count`."""
+def parse_layers(text: str, count: int, auto: Sequence[int], option: str, what: str = "layers") -> frozenset[int]:
+    """Layers, or heads, out of "1,18:32" (the end left out), or `auto`; UsageError beyond the model's `count`."""
     if text == "auto":
         return frozenset(auto)
     found: set[int] = set()
@@ -179,8 +179,8 @@ def parse_layers(text: str, count: int, auto: Sequence[int], option: str) -> fro
             begin = int(first or 0)
             end = (int(stop) if stop else count) if sign else begin + 1
         except ValueError:
-            raise UsageError(f"{option}: got {text!r}, expected layers such as 2:30 or 1,18:32") from None
+            raise UsageError(f"{option}: got {text!r}, expected {what} such as 2:30 or 1,18:32") from None
         if not 0 <= begin < end <= count:
-            raise UsageError(f"{option}: got {part.strip()}, expected layers from 0 to {count} (left out), rising")
+            raise UsageError(f"{option}: got {part.strip()}, expected {what} from 0 to {count - 1}, rising")
         found.update(range(begin, end))
     return frozenset(found)
