@@ -249,5 +249,5 @@ class Var(Calibration):
                 if self.dims
                 else f"no sink dimension is known for this model (largest score {report['largest_score']:g}"
             )
-            report["warning"] = f"{self.name} changed nothing: {why}); attnkit models sinks MODEL finds its sinks"
+            report["warning"] = f"{self.name} changed nothing: {why}); attnkit models sinks MODEL looks for sinks"
         return report
