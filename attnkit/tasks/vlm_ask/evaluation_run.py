@@ -50,7 +50,8 @@ class Evaluation:
     """What to score: the answers of `inputs` by `metric`.
 
     reference     what is right, a file or folder; None where the answers themselves tell it
-    baseline      answers to compare with, read as the inputs are; a folder has one file for each split or stem
+    baseline      answers to compare with, read as the inputs are; a folder has one file for each split or stem; of
+                  a file with several calibrations the plain answers count
     parser        what is yes and what is no, for POPE
     synonyms      words of each class, for CHAIR
     complete      a prediction that lacks answers fails

@@ -96,13 +96,13 @@ def test_training_begins_with_what_was_written() -> None:
     arrays = trained.arrays()
     torch.manual_seed(9)
     again = Trained(6, TEXT, 2)
-    again.begin_with(arrays)
+    again.begin_with(arrays, "first")
     for name, value in again.arrays().items():
         assert np.array_equal(value, arrays[name]), name
-    with pytest.raises(ItemError, match=r"layers\.0\.self_attn\.q_proj\.in of shape 2x16, expected 4x16"):
-        Trained(6, TEXT, 4).begin_with(arrays)
+    with pytest.raises(ItemError, match=r"first: lora\.layers\.0\.self_attn\.q_proj\.in of shape 2x16, expected 4x16"):
+        Trained(6, TEXT, 4).begin_with(arrays, "first")
     with pytest.raises(ItemError, match=r"projector\.linear_1\.weight of shape none, expected 16x6"):
-        again.begin_with({})
+        again.begin_with({}, "first")
 
 
 def grounding_for(pictures: int) -> Grounding:

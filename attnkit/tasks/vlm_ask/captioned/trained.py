@@ -28,13 +28,13 @@ class Trained(nn.Module):
     def __init__(self, features: int, text: dict[str, Any], rank: int) -> None:
         super().__init__()
         hidden = text["hidden_size"]
-        self.settings = LowRankSettings(rank=rank, alpha=2.0 * rank)
+        settings = LowRankSettings(rank=rank, alpha=2.0 * rank)
         self.linear_1 = nn.Linear(features, hidden)
         self.linear_2 = nn.Linear(hidden, hidden)
         values = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
         outputs = {"q_proj": hidden, "k_proj": values, "v_proj": values, "o_proj": hidden}
         self.low_rank = nn.ModuleList(
-            nn.ModuleDict({name: LowRank(hidden, outputs[name], self.settings) for name in PROJECTIONS})
+            nn.ModuleDict({name: LowRank(hidden, outputs[name], settings) for name in PROJECTIONS})
             for _ in range(text["num_hidden_layers"])
         )
 
@@ -45,37 +45,36 @@ class Trained(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return self.linear_2(functional.gelu(self.linear_1(features)))
 
-    def begin_with(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        """Take the state over that `arrays` gives; ItemError where it is of another shape."""
+    def begin_with(self, weights: Mapping[str, NDArray[Any]], source: str) -> None:
+        """Take the state over that `arrays` gives; ItemError, about `source`, where it is of another shape."""
         with torch.no_grad():
-            for place, value in self._places().items():
+            for place, (value, factor) in self._places().items():
                 found = weights.get(place)
                 if found is None or found.shape != value.shape:
                     got = "none" if found is None else _shape(found)
-                    raise ItemError(f"weights to begin with: {place} of shape {got}, expected {_shape(value)}")
-                value.copy_(torch.from_numpy(found.astype(np.float32)) / self._scale(place))
-
-    def _places(self) -> dict[str, Tensor]:
-        """Parameters by their name in the weight file, see `attnkit.models.smol_llava.projector`."""
-        places: dict[str, Tensor] = {
-            f"{PROJECTOR}{name}": value for name, value in self.named_parameters() if "low_rank" not in name
-        }
-        for index, layer in enumerate(self.low_rank):
-            for name, one in layer.items():  # type: ignore[operator]
-                place = f"{LORA}layers.{index}.self_attn.{name}"
-                places |= {f"{place}.in": one.a, f"{place}.out": one.b}
-        return places
-
-    def _scale(self, place: str) -> float:
-        """What the weight file multiplies a parameter with."""
-        return self.settings.alpha / self.settings.rank if place.endswith(".out") else 1.0
+                    raise ItemError(f"{source}: {place} of shape {got}, expected {_shape(value)}")
+                value.copy_(torch.from_numpy(found.astype(np.float32)) / factor)
 
     def arrays(self) -> dict[str, NDArray[np.float16]]:
         """What the weight file holds."""
         return {
-            place: (self._scale(place) * value.detach()).to(torch.float16).cpu().numpy()
-            for place, value in self._places().items()
+            place: (factor * value.detach()).to(torch.float16).cpu().numpy()
+            for place, (value, factor) in self._places().items()
         }
+
+    def _places(self) -> dict[str, tuple[Tensor, float]]:
+        """Parameters, and what the weight file multiplies them with, by their name in it.
+
+        See `attnkit.models.smol_llava.projector`.
+        """
+        places: dict[str, tuple[Tensor, float]] = {
+            f"{PROJECTOR}{name}": (value, 1.0) for name, value in self.named_parameters() if "low_rank" not in name
+        }
+        for index, layer in enumerate(self.low_rank):
+            for name, one in layer.items():  # type: ignore[operator]
+                place = f"{LORA}layers.{index}.self_attn.{name}"
+                places |= {f"{place}.in": (one.a, 1.0), f"{place}.out": (one.b, one.scale)}
+        return places
 
 
 def _shape(values: Any) -> str:

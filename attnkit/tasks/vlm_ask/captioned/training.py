@@ -268,6 +268,8 @@ def train(
     where = torch_device(device)
     begun = None if init is None else read_weights(existing_file(init))
     if begun is not None:
+        if begun.architecture != NAME:
+            raise UsageError(f"--init {init}: holds weights of {begun.architecture}, expected {NAME}")
         # its projector has learned what patches hold
         recipe = replace(recipe, grounding_steps=0, rate=INIT_RATE * recipe.rate)
     if threads is not None:
@@ -283,7 +285,7 @@ def train(
         torch.manual_seed(recipe.seed)
         trained = Trained(material.features.shape[-1], towers.text, recipe.rank)
         if begun is not None:
-            trained.begin_with(begun.arrays)
+            trained.begin_with(begun.arrays, str(init))
         elif before is None:
             trained.to(where)
             ground(trained, material, grounding, recipe.grounding_steps, recipe.grounding_rate, recipe.seed, say)
