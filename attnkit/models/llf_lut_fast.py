@@ -164,28 +164,43 @@ def stretch(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def thumbnail_of(encoded: np.ndarray, rows: int, columns: int, depth: int) -> np.ndarray:
-    """Block means around the samples of pyramid level `depth`.
+    """Block means around the samples of pyramid level `depth`: [3, rows >> depth, columns >> depth], rounded up.
 
-    `encoded` [3, r, c] holds every `thumbnail_stride(depth)`-th sample of a picture of `rows` x `columns`.
+    `encoded` [r, c, 3] holds every `thumbnail_stride(depth)`-th sample of a picture of `rows` x `columns`.
     """
     block = (1 << depth) // thumbnail_stride(depth)
-    half = block // 2
-    target_rows, target_columns = -(-rows >> depth), -(-columns >> depth)
-    total = encoded.astype(np.float64)
-    for axis, size in ((1, target_rows), (2, target_columns)):
-        length = encoded.shape[axis]
-        edges = np.clip(np.arange(size + 1) * block - half, 0, length)
-        # the last block ends where the next would begin, which may be before the end of the picture
-        inside = total[:, : edges[-1]] if axis == 1 else total[:, :, : edges[-1]]
-        total = np.add.reduceat(inside, edges[:-1], axis=axis)
-        counts = np.diff(edges).reshape((-1, 1) if axis == 1 else (1, -1))
-        total = total / counts
-    return total.astype(np.float32)
+    high, wide, channels = encoded.shape
+    # rows first and as one product: the samples lie in memory as they are for that
+    low = _block_means(high, -(-rows >> depth), block) @ encoded.reshape(high, -1)
+    low = _block_means(wide, -(-columns >> depth), block) @ low.reshape(-1, wide, channels)
+    return np.ascontiguousarray(low.transpose(2, 0, 1))
+
+
+def _block_means(length: int, size: int, block: int) -> np.ndarray:
+    """Weights [size, length] float32 of the means of blocks of samples centred on every `block`-th."""
+    # the last block ends where the next would begin, which may be before the end of the picture
+    edges = np.clip(np.arange(size + 1) * block - block // 2, 0, length)[:, None]
+    place = np.arange(length)
+    inside = (place >= edges[:-1]) & (place < edges[1:])
+    return (inside / np.diff(edges, axis=0)).astype(np.float32)
 
 
 def thumbnail_stride(depth: int) -> int:
     """Distance of the samples that the thumbnail and the anchor are made of: 8 x 8 samples a thumbnail pixel."""
     return max(1, (1 << depth) // 8)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is found out about a whole picture before its pixels are rendered.
+
+    parameters: exposure anchor, point weights of the tables and context vector, as plain numbers;
+    low [3, h, w]: the encoded thumbnail; features: the predictor's levels of it, finest first.
+    """
+
+    parameters: dict[str, Any]
+    low: np.ndarray
+    features: list[np.ndarray]
 
 
 class FastToneMapper:
@@ -262,13 +277,26 @@ class FastToneMapper:
 
         `pixels` is [rows, columns, 3] float32 linear light. The values may be averaged over the frames of a sequence.
         """
-        depth = depth_for(*pixels.shape[:2])
+        return self.survey(pixels).parameters
+
+    def survey(self, pixels: np.ndarray, parameters: dict[str, Any] | None = None) -> Survey:
+        """Look at a picture [rows, columns, 3] once; given `parameters` take the place of its own."""
+        rows, columns = pixels.shape[:2]
+        depth = depth_for(rows, columns)
         stride = thumbnail_stride(depth)
         samples = np.ascontiguousarray(pixels[::stride, ::stride])
-        anchor = anchor_of(samples @ np.array(LUMA, np.float32))
-        _, context = self._features(self._thumbnail(pixels, anchor, depth))
-        point = self._arrays["predictor.point.weight"] @ context + self._arrays["predictor.point.bias"]
-        return {"anchor": anchor, "point": point.astype(float).tolist(), "context": context.astype(float).tolist()}
+        anchor = anchor_of(samples @ np.array(LUMA, np.float32)) if parameters is None else parameters["anchor"]
+        low = thumbnail_of(self.sizes.encode(samples, anchor), rows, columns, depth)
+        features = self._features(low)
+        if parameters is None:
+            context = self._context(low, features[-1])
+            point = self._arrays["predictor.point.weight"] @ context + self._arrays["predictor.point.bias"]
+            parameters = {
+                "anchor": anchor,
+                "point": point.astype(float).tolist(),
+                "context": context.astype(float).tolist(),
+            }
+        return Survey(parameters, low, features)
 
     def cube(self, parameters: dict[str, Any]) -> np.ndarray:
         """The picture's own table [3, N, N, N]: encoded light (see `FastConfig`) to sRGB display values."""
@@ -277,12 +305,13 @@ class FastToneMapper:
     def render(
         self,
         pixels: np.ndarray,
-        parameters: dict[str, Any] | None = None,
+        parameters: dict[str, Any] | Survey | None = None,
         strength: float = 1.0,
         interpolation: str = "trilinear",
     ) -> np.ndarray:
         """Display picture [rows, columns, 3] float32, sRGB-encoded 0..1, of [rows, columns, 3] float32 linear light.
 
+        `parameters` are those of another picture or smoothed ones, or the `survey` of these pixels where it is at hand.
         `strength` scales the local part: 0 leaves the picture's own table alone, 1 is the model's own
         amount (`FastConfig.local_amount` of the trained one).
         """
@@ -292,21 +321,19 @@ class FastToneMapper:
         pixels = np.ascontiguousarray(pixels, np.float32)
         rows, columns = pixels.shape[:2]
         depth = depth_for(rows, columns)
-        parameters = self.parameters(pixels) if parameters is None else parameters
-        table = self.cube(parameters)
+        seen = parameters if isinstance(parameters, Survey) else self.survey(pixels, parameters)
+        anchor, table = seen.parameters["anchor"], self.cube(seen.parameters)
         full, luma = fused.encode_lookup(
-            pixels, table, anchor=parameters["anchor"], toe=config.toe, head=config.head, interpolation=interpolation
+            pixels, table, anchor=anchor, toe=config.toe, head=config.head, interpolation=interpolation
         )
         strength *= config.local_amount
         if strength == 0:
             # clipped as any program clips what a table gives, so that the exported table is this very picture
             return np.clip(full, 0, 1, out=full)
-        low = self._thumbnail(pixels, parameters["anchor"], depth)
-        features, _ = self._features(low)
-        maps = self._maps(features, np.asarray(parameters["context"], np.float32))
+        maps = self._maps(seen.features, np.asarray(seen.parameters["context"], np.float32))
         levels = laplacian.gaussian(luma[None, None], depth, impl="numba")
         guides = [level[0, 0] for level in levels]
-        result = guides[-1] + np.float32(strength) * self._bottom_change(low, maps[:3])
+        result = guides[-1] + np.float32(strength) * self._bottom_change(seen.low, maps[:3])
         if depth == 0:
             return fused.recolour(full, luma, result)
         for level in range(depth - 1, -1, -1):
@@ -316,24 +343,21 @@ class FastToneMapper:
                 result = fused.remap_level(guides[level], guides[level + 1], result, curve)
         return fused.remap_recolour(guides[0], guides[1], result, curve, full)
 
-    def _thumbnail(self, pixels: np.ndarray, anchor: float, depth: int) -> np.ndarray:
-        stride = thumbnail_stride(depth)
-        samples = np.ascontiguousarray(pixels[::stride, ::stride])
-        encoded = self.sizes.encode(samples, anchor).transpose(2, 0, 1)
-        return thumbnail_of(encoded, pixels.shape[0], pixels.shape[1], depth)
+    def _features(self, low: np.ndarray) -> list[np.ndarray]:
+        features = [leaky(self._layer("stem", low))]
+        for name in ("down1", "down2", "down3"):
+            features.append(leaky(self._layer(name, features[-1], 2)))
+        return features
 
-    def _features(self, low: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        x0 = leaky(self._layer("stem", low))
-        x1 = leaky(self._layer("down1", x0, 2))
-        x2 = leaky(self._layer("down2", x1, 2))
-        x3 = leaky(self._layer("down3", x2, 2))
+    def _context(self, low: np.ndarray, coarsest: np.ndarray) -> np.ndarray:
+        """The picture in one vector: statistics of the coarsest features and the histogram of the luma."""
         bins = self.sizes.histogram_bins
         brightness = np.tensordot(np.array(LUMA, np.float32), low, axes=1)
         centres = np.linspace(0, 1, bins, dtype=np.float32).reshape(-1, 1, 1)
         histogram = np.maximum(1 - np.abs(brightness - centres) * (bins - 1), 0).mean((1, 2))
-        pooled = np.concatenate([x3.mean((1, 2)), np.sqrt(x3.var((1, 2)) + 1e-6), histogram])
+        pooled = np.concatenate([coarsest.mean((1, 2)), np.sqrt(coarsest.var((1, 2)) + 1e-6), histogram])
         weight, bias = self._arrays["predictor.context.weight"], self._arrays["predictor.context.bias"]
-        return [x0, x1, x2, x3], leaky(weight @ pooled + bias)
+        return leaky(weight @ pooled + bias)
 
     def _maps(self, features: list[np.ndarray], context: np.ndarray) -> np.ndarray:
         x0, x1, x2, x3 = features

@@ -135,6 +135,34 @@ def test_opencv_reads_our_sixteen_bits() -> None:
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., ::-1], stored)
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (301, 257)])
+def test_other_readers_see_every_row_of_pictures_of_any_size(shape: tuple[int, int], depth: int) -> None:
+    """Rows are packed by blocks: the last of them, and the first row of each, are where a mistake would show."""
+    top = 2**depth
+    stored = RNG.integers(0, top, (*shape, 3)).astype(np.uint8 if depth == 8 else np.uint16)
+    coverage = (RNG.integers(0, top, shape) / (top - 1)).astype(np.float32)
+    for alpha in (None, coverage):
+        data = encode_picture(stored, format="png", depth=depth, alpha=alpha)
+        read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(read[..., 2::-1], stored)
+        if alpha is not None:
+            np.testing.assert_allclose(read[..., 3], alpha * (top - 1), atol=0.51)
+
+
+def test_the_filter_follows_the_picture() -> None:
+    """Noise that repeats down the columns, and noise that repeats along the rows, cost next to nothing."""
+    noise = RNG.integers(0, 256, (256, 1, 3), dtype=np.uint8)
+    along, down = np.repeat(noise, 256, axis=1), np.repeat(noise.swapaxes(0, 1), 256, axis=0)
+    plain = RNG.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    sizes = [len(encode_picture(picture, format="png")) for picture in (along, down, plain)]
+    assert max(sizes[:2]) < sizes[2] / 20
+    for picture, kind in ((along, 1), (down, 2)):
+        packed = encode_picture(picture, format="png")
+        at = packed.index(b"IDAT") + 4
+        assert zlib.decompressobj().decompress(packed[at:], 1) == bytes([kind])
+
+
 def test_values_are_clipped_and_rounded_to_nearest() -> None:
     display = np.zeros((1, 5, 3), np.float32)
     display[0, :, 1] = (-0.5, 0.4 / 255, 0.6 / 255, 254.4 / 255, 3)

@@ -34,14 +34,18 @@ def render(pixels: NDArray[Any], request: TonemapRequest) -> tuple[NDArray[Any],
     from attnkit.models.llf_lut_fast import FastToneMapper
 
     mapper = _mapper(request)
-    found = dict(request.parameters) if request.parameters is not None else dict(mapper.parameters(pixels))
+    given = None if request.parameters is None else dict(request.parameters)
+    # the default model looks at the picture once for its parameters and for its maps
+    seen = mapper.survey(pixels, given) if isinstance(mapper, FastToneMapper) else None
+    found = dict(seen.parameters if seen is not None else given or mapper.parameters(pixels))
     # below this the reciprocal of the anchor leaves float32; an anchor of 1 is that of black samples
     anchor = found.get("anchor", 1.0)
     if (anchor < 1e-30 or anchor == 1.0) and float(pixels.max()) < 1e-30:
         return np.zeros_like(pixels), {"encoded": "srgb", "exposed": True, "degenerate_frame": "black"}
     # the parameters are those of the picture as it is, so that exposure is not taken back by the model's own anchor
     light = pixels if request.exposure == 0.0 else pixels * np.float32(2.0**request.exposure)
-    display = mapper.render(light, found, strength=request.strength, interpolation=request.lut_interp)
+    known = seen if seen is not None and light is pixels else found
+    display = mapper.render(light, known, strength=request.strength, interpolation=request.lut_interp)
     # the compiled loops of the default model end in 0..1; a published network may not
     bounded = isinstance(mapper, FastToneMapper)
     facts: dict[str, Any] = {"encoded": "srgb", "exposed": True, "bounded": bounded}
