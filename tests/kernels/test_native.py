@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,11 +105,38 @@ def test_code_that_needs_the_runtime_of_numba_is_refused(monkeypatch, tmp_path):
     assert not list(tmp_path.rglob("*.o"))
 
 
-def test_without_a_home_there_is_no_folder(monkeypatch):
+@pytest.fixture
+def temporary(monkeypatch, tmp_path) -> Path:
+    """A folder of temporary files of its own, for a user whose cache folder cannot be written."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    return tmp_path
+
+
+def test_where_home_cannot_be_written_code_is_kept_among_the_temporary_files(temporary, monkeypatch):
+    folder = cache.cache_folder()
+    assert folder is not None and folder.parent == temporary and folder.stat().st_mode & 0o777 == 0o700
+    assert cache.cache_folder() == folder
+
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(cache.Path, "home", no_home)
+    assert cache.cache_folder() == folder
+
+
+def test_a_temporary_folder_that_others_can_write_or_that_is_a_link_is_not_trusted(temporary):
+    folder = cache.cache_folder()
+    assert folder is not None
+    folder.chmod(0o770)
+    assert cache.cache_folder() is None
+    folder.rmdir()
+    (temporary / "theirs").mkdir(mode=0o700)
+    folder.symlink_to(temporary / "theirs")
+    assert cache.cache_folder() is None
+    folder.unlink()
+    folder.write_text("a file")
     assert cache.cache_folder() is None
