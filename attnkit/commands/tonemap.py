@@ -36,7 +36,10 @@ def tonemap(
     sequence: Annotated[
         bool, _option(LOOK, "The inputs are frames: they share smoothed parameters and do not flicker", "--sequence")
     ] = False,
-    lut: Annotated[Path | None, _option(LOOK, "Apply this .cube", metavar="FILE.cube")] = None,
+    lut: Annotated[
+        Path | None,
+        _option(LOOK, "Apply this .cube; one that takes linear light replaces the method", metavar="FILE.cube"),
+    ] = None,
     lut_interp: Annotated[Literal["tetrahedral", "trilinear"], _option(LOOK, "Lookup in 3-D tables")] = "tetrahedral",
     resize: Annotated[str | None, _option(FILES, "Percentage, long side, or both", metavar="50%|2048|WxH")] = None,
     format: Annotated[Format | None, _option(FILES, "Kind of picture; else by the suffix of --out, or png")] = None,
