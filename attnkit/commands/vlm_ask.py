@@ -131,7 +131,7 @@ def vlm_ask(
     elif inputs:
         raise UsageError(f"--tasks {tasks}: got the argument {inputs[0]!r} as well, expected one of them")
     elif not tasks.is_file():
-        raise UsageError(f"--tasks {tasks}: no such file")
+        raise UsageError(f"--tasks {tasks}: {'is a folder, expected a file' if tasks.is_dir() else 'no such file'}")
     command = VlmAskFiles(
         question=question, tasks=tasks, image_root=image_root, each=each, model=model, adapter=adapter, dtype=dtype,
         arms=arms_of(calibrate, compare), own_settings=parse_settings(setting or (), valid_settings()),

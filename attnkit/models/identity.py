@@ -39,7 +39,7 @@ def _modified(path: Path) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=8)
 def _identity(model: str, modified: tuple[int, int] | None) -> str:
-    if "/" in model and modified is None:
+    if modified is None and registry.looks_like_hub_id(model):
         # a hub id: what it stands for is known once it has been fetched, and a plan fetches nothing
         return f"hub:{model}"
     found = registry.resolve(model, offline=True)

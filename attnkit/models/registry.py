@@ -253,14 +253,15 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False) -> Resolved
         return _resolve_folder(path, "path")
     if path.exists():
         return _resolve_file(path, "path")
-    if _looks_like_hub_id(text):
+    if looks_like_hub_id(text):
         return _resolve_folder(_download(text, offline), "hub")
     if path.suffix or len(path.parts) > 1:
         raise UsageError(f"model {text!r}: no such file or folder, and not a registry name or hub id")
     raise UsageError(f"model {text!r}: not a registry name, file, folder or hub id; {_nearest(text)}")
 
 
-def _looks_like_hub_id(text: str) -> bool:
+def looks_like_hub_id(text: str) -> bool:
+    """Whether a text that is no path here has the form ORGANISATION/NAME."""
     parts = text.split("/")
     plain = all(
         part and part[0].isalnum() and part.replace("-", "").replace("_", "").replace(".", "").isalnum()

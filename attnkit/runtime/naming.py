@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,16 +40,21 @@ class Layout:
     to_standard_output: bool
 
     def files(self) -> Iterable[Path]:
+        for _, path in self.named():
+            yield path
+
+    def named(self) -> Iterable[tuple[str, Path]]:
+        """Every file with the name of its output."""
         for destinations in self.items:
-            yield from (path for path in destinations.paths.values() if path is not None)
-            yield from destinations.further
+            yield from ((name, path) for name, path in destinations.paths.items() if path is not None)
+            yield from ((MAIN, path) for path in destinations.further)
         if self.table is not None:
-            yield self.table
+            yield MAIN, self.table
 
 
 def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) -> Layout:
     """Name every output. Raises UsageError for two items on one path, an output that is an input, and the like."""
-    roots: dict[Path, None] = {}
+    roots: dict[Path, str] = {}
     out = batch.out
     as_folder = out is not None and out != STANDARD_STREAM and command.layout == "files" and _is_folder(out, items)
     format = command.output_format(None if as_folder or out == STANDARD_STREAM else out)
@@ -66,7 +71,7 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
             format = TEXT
         mains: list[Path | None] = [None] * len(items)
         if table is not None:
-            roots[table.parent] = None
+            roots[table.parent] = "--out"
     else:
         table = None
         mains = [
@@ -88,8 +93,9 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
     layout = Layout(format, laid, table, tuple(roots), to_standard_output)
     _refuse_streams(command, layout, batch)
     _refuse_clashes(items, layout)
-    _refuse_inputs(items, layout, batch)
-    _refuse_other_kinds(layout)
+    options = {side.name: side.option for side in sides}
+    _refuse_inputs(items, layout, batch, options)
+    _refuse_other_kinds(layout, options, roots)
     return layout
 
 
@@ -107,7 +113,7 @@ def _main_path(
     as_folder: bool,
     suffix: str,
     count: int,
-    roots: dict[Path, None],
+    roots: dict[Path, str],
 ) -> Path | None:
     out = batch.out
     if out == STANDARD_STREAM:
@@ -118,21 +124,21 @@ def _main_path(
         if item.data is not None:
             return None
         folder = item.path.parent if item.path is not None else Path()
-        roots[item.home or folder] = None
+        roots[item.home or folder] = "--out"
         return folder / f"{item.stem}_{command.name}{suffix}"
     if as_folder:
-        roots[Path(out)] = None
+        roots[Path(out)] = "--out"
         return Path(out) / item.below / f"{item.stem}{suffix}"
     if not Path(out).suffix and not Path(out).exists() and not command.format_given:
         raise UsageError(
             f"--out {out}: no suffix to pick a format by, expected {' or '.join(command.formats)}, "
             "or / at the end for a folder"
         )
-    roots[Path(out).parent] = None
+    roots[Path(out).parent] = "--out"
     return Path(out)
 
 
-def _side_path(side: SideOutput, item: Item, main: Path | None, count: int, roots: dict[Path, None]) -> Path:
+def _side_path(side: SideOutput, item: Item, main: Path | None, count: int, roots: dict[Path, str]) -> Path:
     if side.destination is None:
         if main is None:
             raise UsageError(f"{side.option}: the result goes to standard output, name a file beside it with --out")
@@ -143,11 +149,11 @@ def _side_path(side: SideOutput, item: Item, main: Path | None, count: int, root
     if target.is_dir() or side.destination.endswith(("/", os.sep)) or count > 1:
         if target.exists() and not target.is_dir():
             raise UsageError(f"{side.option} {target}: is a file, expected a folder for {count} items")
-        roots[target] = None
+        roots.setdefault(target, side.option)
         return target / item.below / f"{item.stem}{side.suffix}"
     if target.suffix.lower() != side.suffix:
         raise UsageError(f"{side.option} {target}: got suffix {target.suffix or 'none'}, expected {side.suffix}")
-    roots[target.parent] = None
+    roots.setdefault(target.parent, side.option)
     return target
 
 
@@ -190,7 +196,7 @@ def _refuse_clashes(items: Sequence[Item], layout: Layout) -> None:
                 )
 
 
-def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions) -> None:
+def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions, options: Mapping[str, str]) -> None:
     names: dict[str, Path] = {}
     nodes: dict[tuple[int, int], Path] = {}
     for item in items:
@@ -199,7 +205,7 @@ def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions) -
             about = path.stat()
             nodes[about.st_dev, about.st_ino] = path
     side_files = [("--record", batch.record), ("--log-file", batch.log_file)]
-    written = [("--out", path) for path in layout.files()]
+    written = [(options.get(name, "--out"), path) for name, path in layout.named()]
     for option, path in [*written, *((option, path) for option, path in side_files if path is not None)]:
         source = names.get(os.path.realpath(path))
         if source is None:
@@ -218,20 +224,21 @@ def _refuse_inputs(items: Sequence[Item], layout: Layout, batch: BatchOptions) -
             raise UsageError(f"{option} {file}: is an output of this run too; name another file")
 
 
-def _refuse_other_kinds(layout: Layout) -> None:
-    for path in layout.files():
+def _refuse_other_kinds(layout: Layout, options: Mapping[str, str], roots: Mapping[Path, str]) -> None:
+    for name, path in layout.named():
         if path.is_dir():
+            option = options.get(name, "--out")
             raise UsageError(
-                f"{path}: is a folder, expected to write a file there; move it away or choose another --out"
+                f"{path}: is a folder, expected to write a file there; move it away or choose another {option}"
             )
         # a rename would put a file in the place of the device, or of /dev/stdout
         if (path.exists() and not path.is_file()) or (path.is_symlink() and str(path.readlink()).startswith("/proc/")):
             raise UsageError(f"{path}: is a pipe or a device, expected a file; --out - writes to standard output")
-    for root in layout.roots:
+    for root, option in roots.items():
         present = root.absolute()
         while not os.path.lexists(present):
             present = present.parent
         if not present.is_dir():
-            raise UsageError(f"{root}: {present} is not a folder; name another place with --out")
+            raise UsageError(f"{root}: {present} is not a folder; name another place with {option}")
         if not os.access(present, os.W_OK | os.X_OK):
-            raise UsageError(f"{root}: no permission to write in {present}; name another place with --out")
+            raise UsageError(f"{root}: no permission to write in {present}; name another place with {option}")

@@ -103,6 +103,17 @@ def test_what_was_decided_about_a_picture_is_said(asked, work: Path) -> None:
         (("a.png", QUESTION, "--beams", "2", "--map", "m.npz"), "rows of beams"),
         (("a.png", QUESTION, "--calibrate", "none,var", "--map", "m.npz"), "got 2 calibrations"),
         (("a.png", QUESTION, "--layers", "1"), "needs --map or --overlay"),
+        (("a.png", QUESTION, "--map", "m.npz", "--layers", "1,"), "--layers: got '1,', expected layers such as"),
+        (("a.png", QUESTION, "--map", "m.npz", "--heads=-1"), "--heads: got -1, expected heads counted from 0"),
+        (("a.png", QUESTION, "--overlay", "a.png", "--overwrite"), "--overlay: a.png is the input"),
+        (("a.png", QUESTION, "--map", "a.png/m.npz"), "is not a folder; name another place with --map"),
+        (("a.png", QUESTION, "--calibrate", "var", "--set", "var.layers=x", "--dry-run"), "var.layers: got 'x'"),
+        (("a.png", QUESTION, "--calibrate", "var", "--set", "var.dims=x", "--dry-run"), "var.dims: got 'x'"),
+        (("a.png", QUESTION, "--calibrate", "act", "--set", "act.heads=h.json"), "act.heads h.json: no such file"),
+        (("a.png", QUESTION, "--calibrate", "paint", "--set", "paint.gains=g.json"), "gains g.json: no such file"),
+        (("a.png", QUESTION, "--calibrate", "none", "--compare"), "--calibrate none alone"),
+        (("a.png", QUESTION, "--top-p", "0.5"), "--temperature 0, which draws nothing"),
+        (("--tasks", "."), "is a folder, expected a file"),
         (("a.png", QUESTION, "--profile", "p.json"), "no such file"),
         (("a.png", QUESTION, "--adapter", "p.safetensors"), "no such file"),
         (("a.png", QUESTION, "--batch-size", "2", "--jobs", "2"), "expected one of them"),
@@ -139,6 +150,13 @@ def test_a_layer_or_head_that_is_not_there(asked) -> None:
 
 
 # models
+
+
+def test_a_path_that_leads_nowhere_is_a_usage_error(run: Run, work: Path) -> None:
+    picture().save(work / "a.png")
+    for lost in ("./lost", "some/deeper/lost", work / "lost"):
+        ended = run("vlm-ask", "a.png", QUESTION, "--model", lost)
+        assert ended.code == 2 and f"model '{lost}': " in ended.line
 
 
 def test_a_folder_without_weights(asked, model: Path, work: Path) -> None:

@@ -14,7 +14,7 @@ from attnkit.runtime.errors import ItemError, UsageError
 from attnkit.runtime.items import Column, Context, Estimate, Item, SideOutput, sha256_of
 from attnkit.runtime.options import BatchOptions
 
-from .calibrations.settings import NONE, arm_name, parse_calibrations, settings_for
+from .calibrations.settings import NONE, arm_name, parse_calibrations, read_ranges, settings_for
 from .jobs import Job, item_of_pictures, read_tasks
 from .pictures import KINDS, SUFFIXES, kind_of, read_size
 from .rows import compared, shown
@@ -97,9 +97,15 @@ class VlmAskFiles(FileCommand):
             raise UsageError(f"--beams: got {self.beams} with --overlay or --map, expected 1; rows of beams are mixed")
         if self.map is not None and len(self.arms) > 1:
             raise UsageError(f"--map: got {len(self.arms)} calibrations ({self.method}), expected one; run it for each")
-        for option, text in (("--layers", self.layers), ("--heads", self.heads)):
+        for option, text, what in (("--layers", self.layers, "layers"), ("--heads", self.heads, "heads")):
             if text is not None and not (self.map or self.overlay):
                 raise UsageError(f"{option}: needs --map or --overlay, which show them")
+            if text is not None:
+                read_ranges(text, option, what)
+        if self.top_p < 1 and not self.temperature:
+            raise UsageError(f"--top-p: got {self.top_p:g} with --temperature 0, which draws nothing; give both")
+        if self.compare and self.arms == ((),):
+            raise UsageError("--compare: got --calibrate none alone, expected a calibration to compare it with")
         if self.batch_size > 1 and self.jobs > 1:
             raise UsageError(f"--batch-size: got {self.batch_size} with --jobs {self.jobs}, expected one of them")
         for option, path in (("--profile", self.profile), ("--adapter", self.adapter)):

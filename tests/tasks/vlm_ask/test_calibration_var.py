@@ -315,7 +315,8 @@ def test_arms_and_settings_are_checked() -> None:
         settings_for("var", {"var.recycle": 2})
     assert parse_layers("1,3:", 5, (), "--set") == {1, 3, 4}
     assert parse_layers("auto", 5, range(4), "--set") == {0, 1, 2, 3}
-    for text in ("5", "3:2", "a", "-1"):
+    assert parse_layers("all", 5, range(4), "--set") == {0, 1, 2, 3, 4} and parse_layers(":2", 5, (), "--set") == {0, 1}
+    for text in ("5", "3:2", "a", "-1", "", "1,", "1,,2"):
         with pytest.raises(UsageError, match="--set"):
             parse_layers(text, 5, (), "--set")
     with pytest.raises(UsageError, match="--heads: got 9, expected heads from 0 to 4, rising"):

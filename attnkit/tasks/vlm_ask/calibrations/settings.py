@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from attnkit.runtime.errors import UsageError
 
 NONE = "none"
+# settings that name a file, and the words that stand there instead of one
+FILES = {"gains": ("none",), "heads": ("all", "auto")}
 
 
 def limited(
@@ -165,22 +168,56 @@ def settings_for(name: str, given: Mapping[str, Any]) -> Any:
         choices = one.metadata["choices"]
         if choices and value not in choices:
             raise UsageError(f"--set {name}.{one.name}: got {value!r}, expected {' or '.join(choices)}")
+        _check_text(one.name, value, f"--set {name}.{one.name}")
     return kind.settings(**own)
 
 
-def parse_layers(text: str, count: int, auto: Sequence[int], option: str, what: str = "layers") -> frozenset[int]:
-    """Layers, or heads, out of "1,18:32" (the end left out), or `auto`; UsageError beyond the model's `count`."""
-    if text == "auto":
-        return frozenset(auto)
-    found: set[int] = set()
+def _check_text(key: str, value: Any, option: str) -> None:
+    """What can be told of layers, numbers and files without the model."""
+    if key == "layers":
+        read_ranges(value, option)
+    elif key == "dims" and value != "profile":
+        read_numbers(value, option)
+    elif key in FILES and value not in FILES[key] and not Path(value).is_file():
+        raise UsageError(f"{option} {value}: no such file; expected {', '.join(FILES[key])} or a JSON file")
+
+
+def read_numbers(text: str, option: str) -> list[int]:
+    """Numbers such as "1415,2533"; UsageError for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option}: got {text!r}, expected numbers such as 1415,2533") from None
+
+
+def read_ranges(text: str, option: str, what: str = "layers") -> list[tuple[int, int | None]] | None:
+    """Parts of "1,18:32" or `all` as begin and end, None where it is open; None for `auto`. Raises UsageError."""
+    if text in ("auto", "all"):
+        return None if text == "auto" else [(0, None)]
+    found: list[tuple[int, int | None]] = []
     for part in text.split(","):
         first, sign, stop = part.strip().partition(":")
         try:
-            begin = int(first or 0)
-            end = (int(stop) if stop else count) if sign else begin + 1
+            begin = int(first or 0) if sign else int(first)
+            end = (int(stop) if stop.strip() else None) if sign else begin + 1
         except ValueError:
             raise UsageError(f"{option}: got {text!r}, expected {what} such as 2:30 or 1,18:32") from None
-        if not 0 <= begin < end <= count:
-            raise UsageError(f"{option}: got {part.strip()}, expected {what} from 0 to {count - 1}, rising")
-        found.update(range(begin, end))
+        if begin < 0 or (end is not None and end <= begin):
+            raise UsageError(f"{option}: got {part.strip()}, expected {what} counted from 0, rising")
+        found.append((begin, end))
+    return found
+
+
+def parse_layers(text: str, count: int, auto: Sequence[int], option: str, what: str = "layers") -> frozenset[int]:
+    """Layers, or heads, out of "1,18:32" (the end left out), `all` or `auto`; UsageError beyond the model's `count`."""
+    ranges = read_ranges(text, option, what)
+    if ranges is None:
+        return frozenset(auto)
+    found: set[int] = set()
+    for begin, end in ranges:
+        stop = count if end is None else end
+        if not begin < stop <= count:
+            got = f"{begin}:{'' if end is None else end}" if stop != begin + 1 else f"{begin}"
+            raise UsageError(f"{option}: got {got}, expected {what} from 0 to {count - 1}, rising")
+        found.update(range(begin, stop))
     return frozenset(found)

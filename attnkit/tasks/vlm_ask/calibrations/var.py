@@ -15,7 +15,7 @@ from attnkit.models.vlm.sinks import sink_scores
 from attnkit.runtime.errors import UsageError
 
 from .base import Asked, Calibration, Tally
-from .settings import VarSettings
+from .settings import VarSettings, read_numbers
 
 # what the published code adds to every image token of the ratio's denominator
 CODE_EPSILON = 1e-6
@@ -134,12 +134,7 @@ class Var(Calibration):
         if settings.dims == "profile":
             dims = list(profile.dims) if profile is not None else []
         else:
-            try:
-                dims = [int(part) for part in settings.dims.split(",")]
-            except ValueError:
-                raise UsageError(
-                    f"--set {self.name}.dims: got {settings.dims!r}, expected numbers such as 1415,2533"
-                ) from None
+            dims = read_numbers(settings.dims, f"--set {self.name}.dims")
         size = self.vlm.hidden_size
         if any(not 0 <= number < size for number in dims):
             raise UsageError(f"--set {self.name}.dims: got {dims}, expected numbers from 0 to {size - 1}")
