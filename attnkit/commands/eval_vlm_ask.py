@@ -57,7 +57,8 @@ def eval_vlm_ask(
     PRED holds the answers of one run: JSON lines of attnkit, POPE, LLaVA or lmms-eval (samples), VQA's and CHAIR's
     JSON, or the text files of MME. Several calibrations in a file of attnkit are scored apart; of such a --baseline the
     plain answers count. --ref holds what is right: POPE's questions with labels (a file, or a folder with one for each
-    split), COCO's annotation folder or a table of objects, MME's folder, or VQA's annotations.
+    split), COCO's annotation folder or a table of objects, MME's folder, or VQA's annotations; for vqa also a file of
+    --tasks, whose labels are the answer of one.
 
     Intervals are 95 % bootstrap intervals over images. With --baseline the differences are paired, question by
     question; for pope and chair McNemar's exact test says how likely they are by chance. Lines that cannot be used are

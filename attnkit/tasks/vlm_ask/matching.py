@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnkit.runtime.errors import ItemError
 
-from .answer_files import Answer, AnswerFile, image_number, plain_question, split_of, unique_by
+from .answer_files import SPLITS, Answer, AnswerFile, image_number, plain_question, split_of, unique_by
 from .metrics import chair, mme, pope, vqa
 from .metrics.yes_no import Said, is_clear
 from .metrics.yes_no import mme as mme_parser
@@ -73,7 +74,7 @@ def match_pope(file: AnswerFile, questions: Sequence[Question] | None, parse: Ca
         questions = questions_within(file.answers, file.name, people=False)
     found = Matched(file.name, lost=list(file.broken))
     splits = by_part(questions)
-    for name, answers in _by_split(file, splits).items():
+    for name, answers in _by_split(file, splits, found).items():
         asked = _answered(file, answers, splits[name], found)
         units = {}
         unclear = 0
@@ -88,12 +89,21 @@ def match_pope(file: AnswerFile, questions: Sequence[Question] | None, parse: Ca
             )
         number = len({question.id for question in splits[name]}) if splits[name][0].id else len(splits[name])
         found.add(name, units, number - len(units), unclear)
-    return _checked(found, file, "question")
+    return _checked(found, file, "a question")
 
 
-def _by_split(file: AnswerFile, splits: Mapping[str, Sequence[Question]]) -> dict[str, list[Answer]]:
+def _by_split(file: AnswerFile, splits: Mapping[str, Sequence[Question]], lost: Matched) -> dict[str, list[Answer]]:
     if len(splits) == 1:
-        return {next(iter(splits)): file.answers}
+        [name] = splits
+        # the ids of one split are those of the others too
+        others = set(SPLITS) - {name} if name in SPLITS else set()
+        lost.lost += [
+            f"{one.place}: of the split {one.part}, the reference has {name}"
+            for one in file.answers
+            if one.part in others
+        ]
+        kept = [answer for answer in file.answers if answer.part not in others]
+        return {name: kept} if kept else {}
     told = {answer.part for answer in file.answers}
     if told <= set(splits):
         return {name: [answer for answer in file.answers if answer.part == name] for name in splits if name in told}
@@ -127,11 +137,22 @@ def _answered(
         if answer.id is None or answer.id not in known:
             got = "no question_id" if answer.id is None else f"question_id {answer.id}, which the reference lacks"
             found.lost.append(f"{answer.place}: got {got}")
+        elif not _same_question(answer.question, known[answer.id].text):
+            found.lost.append(
+                f"{answer.place}: question_id {answer.id} is {(answer.question or '')[:60]!r}, in the reference "
+                f"{known[answer.id].text[:60]!r}; is it another split's?"
+            )
         else:
             with_id.append(answer)
     kept, again = unique_by(with_id, [answer.id for answer in with_id])
     found.lost += again
     return [(known[key], answer) for key, answer in kept.items()]
+
+
+def _same_question(one: str | None, other: str) -> bool:
+    """Whether two texts can be the same question: one may have a prompt around it, or a for an; an absent one can."""
+    first, second = (re.sub(r"\ban? ", "", plain_question(text)) for text in (one, other))
+    return first in second or second in first
 
 
 def _in_order(
@@ -194,7 +215,7 @@ def match_mme(file: AnswerFile, questions: Sequence[Question] | None) -> Matched
             if len(right) == 2:
                 units[image] = (f"{name}/{image}", mme.count((right[0], right[1])))
         found.add(name, units, len(images) - len(units), unclear)
-    return _checked(found, file, "image of a subtask")
+    return _checked(found, file, "an image of a subtask")
 
 
 def _pair_of(
@@ -242,7 +263,7 @@ def match_vqa(file: AnswerFile, questions: Sequence[Question] | None) -> Matched
     for kind in sorted(kinds, key=lambda kind: (kind != WHOLE, kind)):
         number = len(questions) if kind == WHOLE else numbers[kind]
         found.add(kind, kinds[kind], number - len(kinds[kind]))
-    return _checked(found, file, "question")
+    return _checked(found, file, "a question")
 
 
 def match_chair(file: AnswerFile, table: ObjectTable) -> Matched:
@@ -269,11 +290,11 @@ def match_chair(file: AnswerFile, table: ObjectTable) -> Matched:
             | {"hallucinated": [pair for pair in named if pair[1] not in present]}
         )
     found.add(WHOLE, units, 0)
-    return _checked(found, file, "image")
+    return _checked(found, file, "an image")
 
 
 def _checked(found: Matched, file: AnswerFile, what: str) -> Matched:
     if not found.parts:
         first = found.lost[0] if found.lost else "nothing was answered"
-        raise ItemError(f"{file.name}: no answer is to a {what} of the reference: {first}; is it another data set's?")
+        raise ItemError(f"{file.name}: no answer is to {what} of the reference: {first}; is it another data set's?")
     return found

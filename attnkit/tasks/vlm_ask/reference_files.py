@@ -64,7 +64,10 @@ def read_pairs(path: Path) -> list[Question]:
 
 
 def read_people(path: Path) -> list[Question]:
-    """Answers of people: annotations of VQA v2, TextVQA, VizWiz or A-OKVQA, a folder with them, or JSON lines."""
+    """Answers of people: annotations of VQA v2, TextVQA, VizWiz or A-OKVQA, a folder with them, or JSON lines.
+
+    The label of a question, as in the files of --tasks, is the answer of one.
+    """
     files = [path]
     if path.is_dir():
         files = _files(path, ("*annotations*.json", "*.json", "*.jsonl"))
@@ -73,17 +76,16 @@ def read_people(path: Path) -> list[Question]:
     found: list[Question] = []
     for file in files:
         for place, row in _rows(file, "annotations", "data"):
-            said = first(row, "answers", "direct_answers")
-            if not isinstance(said, list) or not said:
+            people = _people(first(row, "answers", "direct_answers", "label"))
+            if not people:
                 held = ", ".join(list(row)[:6])
                 raise UsageError(
-                    f"--ref {file}: {place}: got {held}, expected answers of people in a list; "
+                    f"--ref {file}: {place}: got {held}, expected answers of people in a list, or a label; "
                     "give the annotations, not the questions"
                 )
-            people = tuple(str(one["answer"] if isinstance(one, dict) else one) for one in said)
             number = first(row, "question_id", "id", "image")
             image = str(first({"own": number, **row}, "image_id", "image", "own"))
-            part = str(first(row, "answer_type") or "")
+            part = str(first(row, "answer_type", "kind") or "")
             found.append(Question(None if number is None else str(number), people, part, image))
     return found
 
@@ -99,9 +101,9 @@ def questions_within(answers: Sequence[Answer], name: str, people: bool) -> list
             raise ItemError(f"{name}: {answer.place} does not say what is right; give --ref")
         truth: Any = answer.truth
         if people:
-            if not isinstance(truth, list) or not truth:
+            truth = _people(truth)
+            if not truth:
                 raise ItemError(f"{name}: {answer.place} has no answers of people in a list; give --ref")
-            truth = tuple(str(one["answer"] if isinstance(one, dict) else one) for one in truth)
         else:
             truth = _yes_or_no(truth)
             if truth is None:
@@ -109,6 +111,15 @@ def questions_within(answers: Sequence[Answer], name: str, people: bool) -> list
         image = answer.image or str(answer.id)
         found.append(Question(answer.id, truth, answer.part or "all", image, answer.question or ""))
     return found
+
+
+def _people(said: Any) -> tuple[str, ...]:
+    """The answers of people, from a list of texts or objects, or from a label; empty where it is none of them."""
+    if isinstance(said, str):
+        return (said,)
+    if not isinstance(said, list):
+        return ()
+    return tuple(str(one["answer"] if isinstance(one, dict) else one) for one in said)
 
 
 def by_part(questions: Iterable[Question]) -> dict[str, list[Question]]:

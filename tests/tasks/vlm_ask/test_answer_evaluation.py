@@ -108,6 +108,25 @@ def test_pope_splits_by_category_name_or_id():
     assert [part.name for part in matched(said(right), apart).parts] == ["random"]
 
 
+def test_pope_answers_to_another_split_are_not_scored():
+    # the ids are the same in all splits
+    right = ["No", "Yes"] * 6
+    rows = [*said(["Yes"] * 12, category="adversarial"), *said(right, category="random")]
+    found = matched(rows, pope_questions("random"))
+    assert found.parts[0].counts.sum(axis=0).tolist() == [6, 0, 6, 0, 0] and len(found.lost) == 12
+    assert found.lost[0] == "line 1: of the split adversarial, the reference has random"
+    asked = [{"question_id": at, "prompt": f"Question: {at}? Answer:", "text": word} for at, word in enumerate(right)]
+    assert matched(asked, pope_questions()).lost == []
+    asked[3]["prompt"] = "Is there an owl?"
+    [problem] = matched(asked, pope_questions()).lost
+    assert problem == "line 4: question_id 3 is 'Is there an owl?', in the reference '3?'; is it another split's?"
+    owl = [Question("3", "yes", "random", "0.jpg", "Is there a owl?")]
+    assert matched(asked[3:4], owl).lost == []
+    for rows in (said(right, category="popular"), [{**row, "prompt": "Is there an owl?"} for row in asked]):
+        with pytest.raises(ItemError, match=r"no answer is to a question of the reference: line 1: .*split"):
+            matched(rows, pope_questions())
+
+
 def test_pope_one_file_for_each_split():
     files = [
         matched(said(["No", "Yes"] * 6), pope_questions(split), f"{split}.jsonl") for split in ("random", "popular")

@@ -147,6 +147,10 @@ def test_vqa_references(tmp_path):
         assert read_people(tmp_path / name)[0].truth == ("red",) * 10
     (tmp_path / "vizwiz").write_text(json.dumps([{"image": "a.jpg", "answers": people}]))
     assert read_people(tmp_path / "vizwiz")[0].id == "a.jpg"
+    task = {"question_id": "a-0", "image": "a.png", "text": "?", "label": "red", "kind": "colour"}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(task))
+    [question] = read_people(tmp_path / "tasks.jsonl")
+    assert (question.id, question.truth, question.part, question.image) == ("a-0", ("red",), "colour", "a.png")
     with pytest.raises(UsageError, match="give the annotations, not the questions"):
         read_people(tmp_path / "v2_questions.json")
 
