@@ -137,9 +137,8 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except OSError as error:
         raise ItemError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        # torch's own text advises to read the file unsafely
-        foreign = re.search(r"unsupported global:?(?: GLOBAL)? (\S+)", str(error), re.IGNORECASE)
-        reason = f"it asks for {foreign[1]}" if foreign else "it is damaged, cut short or another kind of file"
+        asked = asked_for(error)
+        reason = f"it asks for {asked}" if asked else "it is damaged, cut short or another kind of file"
         raise ItemError(
             f"{path}: not a PyTorch checkpoint of plain tensors, which is all that is read: {reason}; "
             "expected the file as its authors published it"
@@ -153,6 +152,12 @@ def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if strangers:
         raise ItemError(f"{path}: expected tensors only, got {type(loaded[strangers[0]]).__name__} at {strangers[0]!r}")
     return {str(name): value.detach().numpy() for name, value in loaded.items()}
+
+
+def asked_for(error: Exception) -> str | None:
+    """What a pickle that torch refused would have called; torch's own text advises to read the file unsafely."""
+    found = re.search(r"unsupported global:?(?: GLOBAL)? (\S+)", str(error), re.IGNORECASE)
+    return found[1] if found else None
 
 
 def hash_weights(path: Path) -> str:

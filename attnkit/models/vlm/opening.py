@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import nn
 from attnkit.models.torch_model import torch_device
 from attnkit.models.vlm import attention
 from attnkit.models.vlm.families import Family, family_of
+from attnkit.models.weights import asked_for
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
 if TYPE_CHECKING:
@@ -68,13 +70,14 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
     """
     from transformers import AutoModelForImageTextToText
 
-    from attnkit.models.vlm.processing import Processor
+    from attnkit.models.vlm.processing import Processor, check_files
 
     config = read_config(folder)
     family = family_of(config, str(folder))
     where = torch_device(device)
     kind = _dtype(dtype, where, config)
     check_memory(folder, config, kind, where)
+    check_files(folder)
     model: Any
     told: dict[str, Any]
     with _hushed():
@@ -94,8 +97,7 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
         except Exception as error:
             if isinstance(error, AttnkitError):
                 raise
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ItemError(f"{folder}: cannot be loaded: {reason}") from error
+            raise ItemError(f"{folder}: cannot be loaded: {_reason(error)}") from error
         check_whole(folder, model, told["missing_keys"])
         processor = Processor.open(folder, family, model.config)
     try:
@@ -103,6 +105,15 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
     except torch.OutOfMemoryError as error:
         raise ItemError(f"{folder}: does not fit on {where}; use --device cpu or --dtype bfloat16") from error
     return wrap(model, processor, path=folder, device=where)
+
+
+def _reason(error: Exception) -> str:
+    """Why a folder cannot be loaded, on one line."""
+    if isinstance(error, pickle.UnpicklingError):
+        asked = asked_for(error)
+        why = f"ask for {asked}" if asked else "are damaged or hold more than tensors"
+        return f"its pickled weights {why}, and of pickles only tensors are read; expected model.safetensors"
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def check_whole(folder: Path, model: nn.Module, missing: Collection[str]) -> None:
@@ -167,9 +178,15 @@ def _numbers(path: Path) -> int:
             raise ItemError(f"{path}: no whole safetensors file (its header says {length} bytes); fetch it again")
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+            entries = [entry for name, entry in header.items() if name != "__metadata__"]
+            numbers = sum(torch.Size(entry["shape"]).numel() for entry in entries)
+            wanted = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ItemError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
-    return sum(torch.Size(entry["shape"]).numel() for name, entry in header.items() if name != "__metadata__")
+    there = path.stat().st_size
+    if there != wanted:
+        raise ItemError(f"{path}: no whole safetensors file ({there} bytes, its header says {wanted}); fetch it again")
+    return numbers
 
 
 def check_memory(folder: Path, config: dict[str, Any], dtype: torch.dtype, device: str) -> None:

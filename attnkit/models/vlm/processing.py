@@ -33,6 +33,16 @@ def conversation(question: str, pictures: int, system: str | None = None) -> lis
     return messages
 
 
+def check_files(folder: Path) -> None:
+    """ItemError for a model folder without the files of a tokenizer or of an image processor."""
+    for names in (
+        ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"),
+        ("processor_config.json", "preprocessor_config.json"),
+    ):
+        if not any((folder / name).is_file() for name in names):
+            raise ItemError(f"{folder}: no {' or '.join(names[:2])} in it, which the model needs beside its weights")
+
+
 class Processor:
     """Tokenizer and image processor of a model folder.
 
@@ -63,10 +73,7 @@ class Processor:
             )
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
-            raise ItemError(
-                f"{folder}: its tokenizer or image processor cannot be opened ({reason}); expected tokenizer.json and "
-                "preprocessor_config.json or processor_config.json"
-            ) from error
+            raise ItemError(f"{folder}: its tokenizer or image processor cannot be opened ({reason})") from error
         return cls(family, tokenizer, image_processor, config, _template(folder, tokenizer))
 
     def prompt(
