@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attnkit.models.checkpoint import save_checkpoint
 from attnkit.runtime.errors import ItemError
+from attnkit.runtime.signals import Interrupted, shielded, stoppable
 
 CHECKPOINT_MINUTES = 2.0
 REPORT_STEPS = 50
@@ -89,15 +90,15 @@ def run(
 ) -> tuple[int, float]:
     """Train until `recipe`'s steps or minutes are used up; returns the steps and minutes done, those before included.
 
-    The state is kept in `checkpoint` every two minutes and at the end; `before` is such a state to go on from.
-    ItemError where the time is over before the first step.
+    The state is kept in `checkpoint` every two minutes, at the end, and where a signal asks to stop, after the step
+    under way; `before` is such a state to go on from. Interrupted after such a stop, ItemError where the time is over
+    before the first step.
     """
     first, spent = 0, 0.0
     if before is not None:
         for name, part in training.kept.items():
             part.load_state_dict(before[name])
         first, spent = before["step"], before["minutes"]
-    parameters = [one for group in training.optimiser.param_groups for one in group["params"]]
     started = saved = time.monotonic()
     totals: dict[str, list[float]] = {}
     done, minutes = first, spent
@@ -106,32 +107,48 @@ def run(
         state = {name: part.state_dict() for name, part in training.kept.items()}
         save_checkpoint(checkpoint, {**state, "step": done, "minutes": float(minutes)}, recipe)
 
-    for step in range(first, recipe["steps"]):
-        now = spent + (time.monotonic() - started) / 60
-        progress = max(step / recipe["steps"], now / recipe["minutes"])
-        if progress >= 1:
-            break
-        for group, rate in zip(training.optimiser.param_groups, training.rates(step, progress), strict=True):
-            group["lr"] = rate
-        parts = training.loss(step, progress)
-        training.optimiser.zero_grad(set_to_none=True)
-        loss = parts["loss"]
-        assert isinstance(loss, Tensor)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, CLIP)
-        training.optimiser.step()
-        training.after(step)
-        done, minutes = step + 1, now
-        for name, value in parts.items():
-            totals.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
-        if done % REPORT_STEPS == 0:
-            means = "  ".join(f"{name} {np.mean(values):.5g}" for name, values in totals.items())
-            say(f"step {done}  minutes {minutes:.1f}  {means}")
-            totals.clear()
-        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            keep()
-            saved = time.monotonic()
+    with stoppable():
+        try:
+            for step in range(first, recipe["steps"]):
+                now = spent + (time.monotonic() - started) / 60
+                progress = max(step / recipe["steps"], now / recipe["minutes"])
+                if progress >= 1:
+                    break
+                # a stop waits for the end of the step: half of one is no state to go on from
+                with shielded():
+                    parts = _step(training, step, progress)
+                    done, minutes = step + 1, now
+                for name, value in parts.items():
+                    totals.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
+                if done % REPORT_STEPS == 0:
+                    means = "  ".join(f"{name} {np.mean(values):.5g}" for name, values in totals.items())
+                    say(f"step {done}  minutes {minutes:.1f}  {means}")
+                    totals.clear()
+                if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+                    keep()
+                    saved = time.monotonic()
+        except Interrupted as stop:
+            if done > first:
+                keep()
+                say(f"{stop.signal_name}: stopped after step {done}; --resume goes on from {checkpoint}")
+            raise
     if done == 0:
         raise ItemError(f"{checkpoint.stem}: no step was made in {recipe['minutes']} minutes; give more --minutes")
     keep()
     return done, minutes
+
+
+def _step(training: Training, step: int, progress: float) -> Mapping[str, Tensor | float]:
+    """Change the weights once; returns the parts of the loss."""
+    groups = training.optimiser.param_groups
+    for group, rate in zip(groups, training.rates(step, progress), strict=True):
+        group["lr"] = rate
+    parts = training.loss(step, progress)
+    training.optimiser.zero_grad(set_to_none=True)
+    loss = parts["loss"]
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    nn.utils.clip_grad_norm_([one for group in groups for one in group["params"]], CLIP)
+    training.optimiser.step()
+    training.after(step)
+    return parts

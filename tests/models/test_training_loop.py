@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +79,30 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypa
     rest, again, its_average = line()
     steps, _ = run(rest, RECIPE, checkpoint, load_checkpoint(checkpoint, RECIPE, "cpu"), print)
     assert steps == 8
+    assert torch.equal(model.weight, again.weight)
+    assert torch.equal(average.values["weight"], its_average.values["weight"])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_training_that_is_asked_to_stop_ends_its_step_and_goes_on_from_there(name: str, tmp_path: Path) -> None:
+    whole, model, average = line()
+    run(whole, RECIPE, tmp_path / "whole.checkpoint", None, print)
+    checkpoint = tmp_path / "half.checkpoint"
+    half, _, _ = line()
+
+    def loss(step: int, progress: float) -> Mapping[str, torch.Tensor | float]:
+        if step == 3:
+            signal.raise_signal(getattr(signal, name))
+        return half.loss(step, progress)
+
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(half, loss=loss), RECIPE, checkpoint, None, said.append)
+    assert said == [f"{name}: stopped after step 4; --resume goes on from {checkpoint}"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    rest, again, its_average = line()
+    run(rest, RECIPE, checkpoint, load_checkpoint(checkpoint, RECIPE, "cpu"), print)
     assert torch.equal(model.weight, again.weight)
     assert torch.equal(average.values["weight"], its_average.values["weight"])
 
