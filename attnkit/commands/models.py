@@ -124,8 +124,10 @@ def import_model(
       attnkit models import --as smol-llava
     """
     from attnkit.models import importing
+    from attnkit.runtime.signals import stoppable
 
-    done = importing.import_model(file, architecture, out, overwrite=overwrite)
+    with stoppable():
+        done = importing.import_model(file, architecture, out, overwrite=overwrite)
     if json:
         print_document(done)
     elif "packages" in done:

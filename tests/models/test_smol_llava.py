@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -152,7 +154,7 @@ def test_folder_is_made_once_and_again_when_its_inputs_change(monkeypatch: pytes
 
     def write(target: Path, vision: Path, language: Path, trained: Path) -> None:
         made.append(target)
-        (target / "model.safetensors").write_bytes(trained.read_bytes())
+        save_file({"trained": np.frombuffer(trained.read_bytes(), np.uint8)}, target / "model.safetensors")
         if trained.read_bytes() == b"broken":
             raise ItemError("broken")
         (target / "config.json").write_text(json.dumps({"model_type": "llava"}))
@@ -166,7 +168,18 @@ def test_folder_is_made_once_and_again_when_its_inputs_change(monkeypatch: pytes
     assert first.is_relative_to(tmp_path / "cache" / "attnkit")
     trained.write_bytes(b"second")
     second = assembly.assemble(trained)
-    assert second != first and len(made) == 2 and (second / "model.safetensors").read_bytes() == b"second"
+    assert second != first and len(made) == 2
+    weights = second / "model.safetensors"
+    whole = weights.read_bytes()
+    assert whole.endswith(b"second")
+    weights.write_bytes(whole[:-1])
+    abandoned, building = (first.parent / f".smol-llava-{name}" for name in ("old", "new"))
+    for path in (abandoned, building):
+        path.mkdir()
+    os.utime(abandoned, (0, 0))
+    assert assembly.assemble(trained) == second and len(made) == 3 and weights.read_bytes() == whole
+    assert building.is_dir() and not abandoned.exists()
+    building.rmdir()
     trained.write_bytes(b"broken")
     with pytest.raises(ItemError, match="broken"):
         assembly.assemble(trained)

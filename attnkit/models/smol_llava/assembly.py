@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ NAME = "smol-llava"
 TRAINED = EMBEDDED_FOLDER / f"{NAME}.safetensors"
 # raised whenever the same inputs give another folder
 LAYOUT = 1
+# nobody builds for so long
+ABANDONED_SECONDS = 3600
 
 
 def folder(trained: Path = TRAINED) -> Path | None:
@@ -32,14 +35,15 @@ def folder(trained: Path = TRAINED) -> Path | None:
 
 
 def assemble(trained: Path = TRAINED) -> Path:
-    """The folder, made now if it is not there; takes about 20 s and 650 MB then.
+    """The folder, made now if it is not there or damaged; takes about 20 s and 650 MB then.
 
     Built under another name and renamed, so that a reader never sees half of it and of two builders the first wins.
+    What builders that were killed left behind is removed.
     Raises AttnkitError with the install line where a package is missing, ItemError where one holds another file than
     the pinned or the cache cannot be written.
     """
     made = folder(trained)
-    if made is not None:
+    if made is not None and _is_whole(made):
         return made
     files = parts.find_parts()
     if not trained.is_file():
@@ -51,6 +55,9 @@ def assemble(trained: Path = TRAINED) -> Path:
     building = None
     try:
         root.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(root)
+        if made is not None:
+            shutil.rmtree(made)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=root))
         write_folder(building, files[0], files[1], trained)
         os.chmod(building, 0o755)
@@ -65,6 +72,23 @@ def assemble(trained: Path = TRAINED) -> Path:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)
     return target
+
+
+def _is_whole(made: Path) -> bool:
+    """Whether the weight file has all the bytes that its header promises."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(made / "model.safetensors", "numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def _remove_abandoned(root: Path) -> None:
+    for path in root.glob(f".{NAME}-*"):
+        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_folder(target: Path, vision: Path, language: Path, trained: Path) -> None:
