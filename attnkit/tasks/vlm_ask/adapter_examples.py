@@ -56,14 +56,15 @@ def read_examples(data: Path, held_out: float) -> Examples:
     """The examples of a JSONL file, or of all JSONL files of a folder.
 
     A line has `image` (beside the file, or in `images` beside it), `question` or `text`, and `answer` or `label`.
-    `held_out` is the share of the pictures that validates: the last ones, in the order of the files. Raises UsageError
-    where a side has no example.
+    `held_out` is the share of the pictures that validates: the last ones, in the order of the files. Every picture is
+    opened once, so that a training does not end at a damaged one. Raises UsageError where a side has no example.
     """
     paths = [data] if data.is_file() else sorted(data.glob("*.jsonl")) if data.is_dir() else []
     if not paths:
         raise UsageError(f"--data: no JSONL file at {data}, expected one with image, question and answer a line")
     found: list[Example] = []
     problems: list[str] = []
+    damaged: dict[Path, str | None] = {}
     for path in paths:
         try:
             records = read_records(path, str(path))
@@ -72,6 +73,10 @@ def read_examples(data: Path, held_out: float) -> Examples:
         problems += [f"{path}, {text}" for text in records.broken]
         for place, row in records.rows:
             example = _example(path.parent, row)
+            if isinstance(example, Example):
+                if example.picture not in damaged:
+                    damaged[example.picture] = _damage(example.picture)
+                example = damaged[example.picture] or example
             if isinstance(example, str):
                 problems.append(f"{path}, {place}: {example}")
             else:
@@ -104,6 +109,15 @@ def _example(folder: Path, row: Row) -> Example | str:
     if picture is None:
         return f"{folder / image}: no such picture"
     return Example(picture, question.strip(), answer.strip())
+
+
+def _damage(picture: Path) -> str | None:
+    """What is wrong with a picture; None where it can be read."""
+    try:
+        read_rgb(picture, str(picture))
+    except PictureError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,7 @@ def train_adapter(
 
     base    what the model is called, for people
 
-    The model is as before in the end. Raises UsageError for what cannot be trained, before any step is made;
-    ItemError for a picture that cannot be read.
+    The model is as before in the end. Raises UsageError for what cannot be trained, before any step is made.
     """
     settings = settings_of(recipe.kind, recipe.settings)
     checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
@@ -163,7 +162,8 @@ def train_adapter(
     say(f"{base}: {len(training)} questions, {len(held_out)} held out")
     plain = validate(vlm, held_out, recipe.batch)
     attachment = attach(vlm.model, recipe.kind, settings, seed=recipe.seed)
-    say(f"{recipe.kind} of {attachment.count_parameters()} parameters; before it {plain}")
+    before_it = f"loss {plain['loss']:.4g}, {100 * plain['right']:.1f} % right"
+    say(f"{recipe.kind} of {attachment.count_parameters()} parameters; before it {before_it}")
     try:
         loop = training_of(vlm, attachment, training, recipe)
         done, minutes = training_loop.run(loop, made_from, checkpoint, before, say)

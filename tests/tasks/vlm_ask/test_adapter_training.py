@@ -20,7 +20,7 @@ from tiny_vlms import NAMES, tiny_vlm
 from attnkit.models import training_loop
 from attnkit.models.adapters.files import load_adapter
 from attnkit.models.weights import read_description, read_weights
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.errors import UsageError
 from attnkit.tasks.vlm_ask.adapter_examples import Batches, Example, read_examples
 from attnkit.tasks.vlm_ask.adapter_training import AdapterRecipe, answer_loss, draw_batch, train_adapter, validate
 from attnkit.tasks.vlm_ask.task import Decoding, Request, ask
@@ -146,6 +146,11 @@ def test_pictures_are_held_out_whole_and_lines_that_are_no_examples_are_said(dat
         f"line {number}" for number in (1, 4, 5, 6, 7)
     ]
     assert "answer is None, expected a text at 'answer' or 'label'" in found.problems[3]
+    whole = (data / "images" / "0.png").read_bytes()
+    (data / "images" / "0.png").write_bytes(whole[:60])
+    cut = read_examples(data, 0.5)
+    assert len(cut.training) + len(cut.held_out) == 12
+    assert sum("0.png: damaged" in problem for problem in cut.problems) == 2
 
 
 def test_folders_that_cannot_be_trained_on_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
@@ -162,7 +167,8 @@ def test_folders_that_cannot_be_trained_on_are_refused_before_any_work(data: Pat
         trained(data, tmp_path / "out")
     with pytest.raises(UsageError, match="--adapter: got 'prefix', expected p-adapter, adapter, lora"):
         trained(data, out, replace(TOY, kind="prefix"))
-    (data / "images" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
-    with pytest.raises(ItemError, match=r"3\.png: damaged"):
+    for number in range(1, 12):
+        (data / "images" / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
+    with pytest.raises(UsageError, match=r"1 pictures with a question .*1\.png: damaged"):
         trained(data, out)
     assert not out.exists() and not hasattr(tiny_vlm("llava").model, "attnkit_adapter")
