@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnkit.models import entries as entry_package
 from attnkit.models.weights import EMBEDDED_FOLDER, read_description, read_weights, write_weights
-from attnkit.runtime.errors import ItemError, UsageError
+from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
 if TYPE_CHECKING:
     from attnkit.models.verbs import Model
@@ -298,13 +298,18 @@ def _resolve_entry(entry: Entry, offline: bool) -> Resolved:
 def _resolve_file(path: Path, source: str) -> Resolved:
     with open(path, "rb") as stream:
         head = stream.read(4)
-    # a zip archive or a bare pickle: both are what torch.save writes
-    if head[:2] in (b"PK", b"\x80\x02"):
-        raise UsageError(
-            f"model {str(path)!r}: a PyTorch checkpoint, expected safetensors; "
-            "convert it with 'attnkit models import FILE --as NAME --out FILE'"
-        )
-    description = read_description(path)
+    try:
+        # a zip archive or a bare pickle: both are what torch.save writes
+        if head[:2] in (b"PK", b"\x80\x02"):
+            raise UsageError(
+                f"model {str(path)!r}: a PyTorch checkpoint, expected safetensors; "
+                "convert it with 'attnkit models import FILE --as NAME --out FILE'"
+            )
+        description = read_description(path)
+    except AttnkitError as error:
+        if (path.parent / "config.json").is_file():
+            raise UsageError(f"model {str(path)!r}: a file of a model folder; give the folder {path.parent}") from error
+        raise
     name = description["architecture"]
     if name not in _entries:
         raise ItemError(f"{path}: made for architecture {name!r}, which this attnkit does not know; {_nearest(name)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +99,18 @@ def test_a_pickle_is_refused_with_the_way_out(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "model.pth")
     with pytest.raises(UsageError, match="a PyTorch checkpoint, expected safetensors; convert it"):
         registry.resolve(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_file_of_a_model_folder_names_the_folder(name: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.numpy import save_file
+
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "model.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UsageError, match=f"a file of a model folder; give the folder {re.escape(str(tmp_path))}"):
+        registry.resolve(tmp_path / name)
 
 
 def test_a_file_of_an_unknown_architecture(tmp_path: Path) -> None:
