@@ -170,7 +170,7 @@ def test_options_that_do_not_go_together(pope):
         (("pope", "right.jsonl", *REF, "--synonyms", "some.jsonl"), "--synonyms: got some.jsonl with pope"),
         (("chair", "right.jsonl"), "--ref: not given"),
         (("chair", "right.jsonl", "--ref", "pope"), "no instances_*.json in it"),
-        (("chair", "right.jsonl", *REF), "expected the number of an image with a list of objects"),
+        (("chair", "right.jsonl", *REF), "expected image_id and a list of objects"),
         (("vqa", "right.jsonl", "--ref", "vqa.json"), "expected answers of people in a list"),
         (("pope", "right.jsonl", *REF, "--out", "t.txt"), "expected .csv"),
         (("pope", "right.jsonl", *REF, "--details", "t.csv"), "--details t.csv: got suffix .csv"),

@@ -7,7 +7,8 @@ import io
 import json
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from attnkit.runtime.errors import ItemError, UsageError
 
 from .answer_files import image_number
 from .metrics.chair import Vocabulary, mentions
-from .record_files import read_records
+from .record_files import first, read_records
 
 _ABOUT = "objects of images, by attnkit eval vlm-ask chair"
 
@@ -88,21 +89,43 @@ def _of_annotations(folder: Path, words: Vocabulary | None) -> ObjectTable:
     instances, captions = sorted(folder.glob("instances_*.json")), sorted(folder.glob("captions_*.json"))
     if not instances:
         raise UsageError(f"--ref {folder}: no instances_*.json in it, expected a folder of COCO's annotations")
-    documents = [_document(file, "annotations", "categories") for file in instances]
-    names = {row["id"]: str(row["name"]) for document in documents for row in document["categories"]}
-    vocabulary = words or Vocabulary.of_lines([name] for name in names.values())
+    documents = [(file, _document(file, "annotations", "categories")) for file in instances]
     objects: dict[str, set[str]] = {}
-    for document in documents:
-        for image in document.get("images", ()):
-            objects.setdefault(str(image["id"]), set())
-        for row in document["annotations"]:
-            name = names[row["category_id"]]
-            objects.setdefault(str(row["image_id"]), set()).add(vocabulary.classes.get(name, name))
+    names: dict[Any, str] = {}
+    for file, document in documents:
+        with _annotations_of(file):
+            names |= {row["id"]: str(row["name"]) for row in document["categories"]}
+    if words is not None and not set(names.values()) & set(words.classes):
+        raise UsageError(
+            f"--synonyms: has no word for any category of {folder}, such as {min(names.values(), default='none')!r}; "
+            "expected a line for each, the category first"
+        )
+    vocabulary = words or Vocabulary.of_lines([name] for name in names.values())
+    for file, document in documents:
+        with _annotations_of(file):
+            for image in document.get("images", ()):
+                objects.setdefault(str(image["id"]), set())
+            for row in document["annotations"]:
+                name = names[row["category_id"]]
+                objects.setdefault(str(row["image_id"]), set()).add(vocabulary.classes.get(name, name))
     for file in captions:
-        for row in _document(file, "annotations")["annotations"]:
-            named = (name for _, name in mentions(row["caption"], vocabulary))
-            objects.setdefault(str(row["image_id"]), set()).update(named)
+        document = _document(file, "annotations")
+        with _annotations_of(file):
+            for row in document["annotations"]:
+                named = (name for _, name in mentions(row["caption"], vocabulary))
+                objects.setdefault(str(row["image_id"]), set()).update(named)
     return ObjectTable(_frozen(objects), vocabulary, words is not None, bool(captions))
+
+
+@contextmanager
+def _annotations_of(file: Path) -> Iterator[None]:
+    """UsageError for what annotations of COCO never lack."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--ref {file}: an entry is not as COCO has it ({type(error).__name__}: {error}); fetch the file again"
+        ) from error
 
 
 def _document(file: Path, *keys: str) -> dict[str, Any]:
@@ -127,7 +150,13 @@ def _of_json(path: Path, words: Vocabulary | None) -> ObjectTable:
     if document is not None and "image_id" not in document:
         objects: Mapping[Any, Any] = document
     else:
-        objects = {row.get("image_id"): row.get("objects") for _, row in records.rows}
+        for place, row in records.rows:
+            if first(row, "image_id") is None or "objects" not in row:
+                raise UsageError(
+                    f"--ref {path}: {place}: got the keys {', '.join(list(row)[:6])}, expected image_id and a list of "
+                    "objects, or a folder of COCO's annotations"
+                )
+        objects = {row["image_id"]: row["objects"] for _, row in records.rows}
     return _table(path, objects, words)
 
 
@@ -141,7 +170,12 @@ def _table(path: Path, objects: Mapping[Any, Any], words: Vocabulary | None, cap
                 "with a list of objects, or a folder of COCO's annotations"
             )
         found[number] = {str(name) for name in names}
-    vocabulary = words or Vocabulary.of_lines([name] for name in sorted(set().union(*found.values())))
+    present: set[str] = set().union(*found.values())
+    if words is not None and present and not present & set(words.classes.values()):
+        raise UsageError(
+            f"--synonyms: has no line for any object of {path}, such as {min(present)!r}; expected its first word"
+        )
+    vocabulary = words or Vocabulary.of_lines([name] for name in sorted(present))
     return ObjectTable(_frozen(found), vocabulary, words is not None, captions)
 
 

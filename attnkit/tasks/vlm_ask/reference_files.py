@@ -119,7 +119,8 @@ def _people(said: Any) -> tuple[str, ...]:
         return (said,)
     if not isinstance(said, list):
         return ()
-    return tuple(str(one["answer"] if isinstance(one, dict) else one) for one in said)
+    texts = [one.get("answer") if isinstance(one, dict) else one for one in said]
+    return () if None in texts else tuple(map(str, texts))
 
 
 def by_part(questions: Iterable[Question]) -> dict[str, list[Question]]:

@@ -151,8 +151,10 @@ def test_vqa_references(tmp_path):
     (tmp_path / "tasks.jsonl").write_text(json.dumps(task))
     [question] = read_people(tmp_path / "tasks.jsonl")
     assert (question.id, question.truth, question.part, question.image) == ("a-0", ("red",), "colour", "a.png")
-    with pytest.raises(UsageError, match="give the annotations, not the questions"):
-        read_people(tmp_path / "v2_questions.json")
+    (tmp_path / "other.json").write_text(json.dumps({"annotations": [{**annotation, "answers": [{"text": "red"}]}]}))
+    for name in ("v2_questions.json", "other.json"):
+        with pytest.raises(UsageError, match="give the annotations, not the questions"):
+            read_people(tmp_path / name)
 
 
 def coco(folder):
@@ -189,9 +191,31 @@ def test_objects_of_coco(tmp_path):
     (tmp_path / "plain.json").write_text(read_objects(folder).text())
     with pytest.raises(UsageError, match="made without any"):
         read_objects(tmp_path / "plain.json", tmp_path / "synonyms.txt")
+    (tmp_path / "flowers.txt").write_text("rose, tea rose\ntulip, parrot\n")
+    for reference in (folder, tmp_path / "bare.json"):
+        (tmp_path / "bare.json").write_text('{"1": ["dog"]}')
+        with pytest.raises(UsageError, match=r"--synonyms: has no .* such as 'dog'"):
+            read_objects(reference, tmp_path / "flowers.txt")
     (folder / "captions_val2014.json").unlink()
     (folder / "captions_train2014.json").unlink()
     assert not read_objects(folder).captions
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("instances", {"image_id": 1, "category_id": 99}),
+        ("instances", {"category_id": 18}),
+        ("instances", "no object"),
+        ("captions", {"image_id": 1}),
+    ],
+)
+def test_annotations_that_are_not_cocos_are_one_line(name, row, tmp_path):
+    path = coco(tmp_path / "annotations") / f"{name}_val2014.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "annotations": [*document["annotations"], row]}))
+    with pytest.raises(UsageError, match=rf"{name}_val2014\.json: an entry is not as COCO has it"):
+        read_objects(path.parent)
 
 
 def test_objects_of_plain_tables(tmp_path):
@@ -202,6 +226,9 @@ def test_objects_of_plain_tables(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"annotations": {}}))
     with pytest.raises(UsageError, match="expected the number of an image"):
         read_objects(tmp_path / "c.json")
+    (tmp_path / "pope.json").write_text('{"question_id": 1, "label": "no"}\n{"question_id": 2, "label": "yes"}')
+    with pytest.raises(UsageError, match="line 1: got the keys question_id, label, expected image_id and a list"):
+        read_objects(tmp_path / "pope.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no instances_\*\.json"):
         read_objects(tmp_path / "empty")
