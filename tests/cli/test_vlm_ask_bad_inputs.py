@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -15,7 +17,9 @@ import torch
 from cli_cases import Ended, Run, rows, tree
 from PIL import Image
 from talking_vlm import save_talking
-from tiny_vlms import picture
+from tiny_vlms import picture, save_tiny
+
+from attnkit.tasks.vlm_ask.observers import RowStream
 
 QUESTION = "what is there"
 
@@ -82,7 +86,40 @@ def test_what_was_decided_about_a_picture_is_said(asked, work: Path) -> None:
     assert "clear.png: transparent parts" in ended.err and "two.gif: holds 2 frames" in ended.err
 
 
+def test_a_narrow_picture_is_read_in_silence(run: Run, work: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture(1, 1).save(work / "dot.png")
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        ended = run("vlm-ask", "dot.png", QUESTION, "--model", save_tiny("internvl", work / "model"), "--max-tokens", 1)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert (ended.code, ended.err, caplog.records) == (0, "", [])
+
+
+def test_a_picture_too_narrow_for_its_model_says_so(run: Run, work: Path) -> None:
+    picture(900, 2).save(work / "line.png")
+    ended = run("vlm-ask", "line.png", QUESTION, "--model", save_tiny("qwen2_vl", work / "model"))
+    assert ended.code == 1 and "aspect ratio must be smaller than 200" in ended.line and "wider parts" in ended.line
+
+
+def test_a_disk_that_is_full_names_the_map(asked, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RowStream, "take", full)
+    ended = asked("a.png", QUESTION, "--map", "m.npz")
+    assert ended.code == 1 and "cannot write m.npz: no space left on the disk; make room" in ended.line
+    assert list(tree(work)) == ["a.png"]
+
+
 # questions and tasks
+
+
+def test_a_question_longer_than_the_model_is_told(asked) -> None:
+    (item,) = json.loads(asked("a.png", "how many " * 300, "--json").out)["items"]
+    (told,) = item["warnings"]
+    assert f"{item['prompt_tokens'] + 2} tokens" in told and "was made for 512" in told
 
 
 @pytest.mark.parametrize(
@@ -115,6 +152,7 @@ def test_what_was_decided_about_a_picture_is_said(asked, work: Path) -> None:
         (("a.png", QUESTION, "--top-p", "0.5"), "--temperature 0, which draws nothing"),
         (("--tasks", "."), "is a folder, expected a file"),
         (("a.png", QUESTION, "--profile", "p.json"), "no such file"),
+        (("a.png", QUESTION, "--profile", "a.png", "--dry-run"), "--profile a.png: no sink profile"),
         (("a.png", QUESTION, "--adapter", "p.safetensors"), "no such file"),
         (("a.png", QUESTION, "--batch-size", "2", "--jobs", "2"), "expected one of them"),
         (("a.png", QUESTION, "--out", "o.txt"), "expected .jsonl or .csv"),

@@ -80,7 +80,7 @@ def open_vlm(folder: Path, *, device: str = "auto", dtype: str = "auto") -> Visi
     check_files(folder)
     model: Any
     told: dict[str, Any]
-    with _hushed():
+    with hushed():
         try:
             model, told = AutoModelForImageTextToText.from_pretrained(  # type: ignore[misc]
                 folder,
@@ -214,7 +214,7 @@ def free_memory(device: str) -> int | None:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """transformers says its warnings and bars on standard error; what matters is raised."""
     from transformers.utils import logging
 

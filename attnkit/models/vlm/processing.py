@@ -99,6 +99,7 @@ class Processor:
                 View(picture.width, picture.height, view.model_width, view.model_height, _scaled(view, picture))
                 for picture, view in zip(pictures, seen, strict=True)
             ]
+            self._check_words(messages)
             text = self._expanded(text, expansions)
         # templates write the beginning of the text themselves
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
@@ -113,6 +114,14 @@ class Processor:
         if pictures and self._reader.types:
             pixels["mm_token_type_ids"] = mask.int()
         return Prompt([text], ids, torch.ones_like(ids), mask, pixels, [tuple(views)])
+
+    def _check_words(self, messages: Sequence[Message]) -> None:
+        words = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+        if any(self.marker in text for text in words):
+            raise ItemError(
+                f"question: holds {self.marker}, which is where this model's prompt has a picture; leave it out, "
+                "pictures come before the question"
+            )
 
     def _expanded(self, text: str, expansions: Sequence[str]) -> str:
         parts = text.split(self.marker)
@@ -221,7 +230,7 @@ class _Qwen(_Reader):
         try:
             read = self.images(images=list(pictures), return_tensors="pt")
         except ValueError as error:
-            raise ItemError(f"picture: {error}") from error
+            raise ItemError(f"picture: {error}; cut the picture into wider parts") from error
         merge, patch = self.images.merge_size, self.images.patch_size
         expansions, views = [], []
         for picture, (_, down, across) in zip(pictures, read["image_grid_thw"].tolist(), strict=True):

@@ -211,13 +211,18 @@ def read_profile(path: Path) -> SinkProfile:
     """A profile that `attnkit models sinks` wrote; ItemError for anything else."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return SinkProfile(
+        profile = SinkProfile(
             tuple(int(one) for one in found["dims"]),
             float(found["tau"]),
             int(found["hidden_size"]),
             str(found["model"]),
             str(found["source"]),
         )
+        if not all(0 <= one < profile.hidden_size for one in profile.dims):
+            raise ValueError(f"dims {list(profile.dims)} of {profile.hidden_size} hidden dimensions")
+        if not 0 <= profile.tau < float("inf"):
+            raise ValueError(f"tau {profile.tau}")
+        return profile
     except OSError as error:
         raise ItemError(f"{path}: cannot read it ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:

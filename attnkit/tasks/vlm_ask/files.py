@@ -113,7 +113,18 @@ class VlmAskFiles(FileCommand):
                 raise UsageError(f"{option} {path}: no such file")
         if self.image_root is not None and not self.image_root.is_dir():
             raise UsageError(f"--image-root {self.image_root}: no such folder")
+        self._check_profile()
         self.model_identity()
+
+    def _check_profile(self) -> None:
+        if self.profile is None:
+            return
+        from attnkit.models.vlm.sinks import read_profile
+
+        try:
+            read_profile(self.profile)
+        except ItemError as error:
+            raise UsageError(f"--profile {error}") from error
 
     def model_identity(self) -> str:
         """SHA-256 of the model's weights, or the hub's id for them."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
+from attnkit.models.vlm.opening import hushed
 from attnkit.models.vlm.sinks import SinkProfile, known_profile, read_profile
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
+from attnkit.runtime.outputs import write_error
 
 from .calibrations.settings import parse_layers
 from .jobs import Job
@@ -116,6 +119,7 @@ class VlmAskWorker:
                     observers.append(asked[0].heats[-1])
                 rows = self._stream(outputs, held)
                 observers += [] if rows is None else [rows]
+                held.enter_context(hushed())
                 answers = ask(
                     self.vlm,
                     requests,
@@ -134,6 +138,7 @@ class VlmAskWorker:
     def _stream(self, outputs: Outputs, held: ExitStack) -> RowStream | None:
         if not outputs.wants("map"):
             return None
+        held.enter_context(_errors_of(outputs.place("map")))
         # where the map goes there is room for it, if anywhere
         folder = outputs.path("map").parent
         stream: IO[bytes] = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
@@ -154,6 +159,13 @@ class VlmAskWorker:
         ]
         return draw_overlay(panels, outputs.settings)
 
+    def _too_long(self, answer: Answer) -> list[str]:
+        places = getattr(self.vlm.text_config, "max_position_embeddings", None)
+        used = answer.prompt_tokens + len(answer.tokens)
+        if places is None or used <= places:
+            return []
+        return [f"{used} tokens of prompt and answer, the model was made for {places}; its answer may mean nothing"]
+
     def _record(self, item: Item, asked: Asked, outputs: Outputs) -> dict[str, Any]:
         command = self.command
         shared = about_job(asked.job)
@@ -165,7 +177,7 @@ class VlmAskWorker:
         }
         marker = self.vlm.processor.marker
         answers = [about_answer(answer, marker, command.probs) for answer in asked.answers]
-        told = [[*asked.notices, *warnings_of(answer)] for answer in asked.answers]
+        told = [[*asked.notices, *self._too_long(answer), *warnings_of(answer)] for answer in asked.answers]
         for answer, warnings in zip(answers, told, strict=True):
             outputs.row(**shared, **answer, **common, warnings=warnings)
         if asked.heats and self.profile is None and not any(map(_visual_sinks, asked.answers)):
@@ -181,6 +193,15 @@ class VlmAskWorker:
         }
         warnings = list(dict.fromkeys([*asked.notices, *(one for each in told for one in each)]))
         return {**record, "warnings": warnings} if warnings else record
+
+
+@contextmanager
+def _errors_of(path: Path | None) -> Iterator[None]:
+    """Rows of attention are written while the answer is made: an error of the disk names their file."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(error, path or Path()) from error
 
 
 def _visual_sinks(answer: Answer) -> list[int]:

@@ -108,6 +108,10 @@ def test_profile_comes_back_from_its_file(tmp_path: Path) -> None:
         read_profile(path)
     with pytest.raises(ItemError, match="cannot read it"):
         read_profile(tmp_path / "missing.json")
+    for broken in (replace(profile, dims=(3, 64)), replace(profile, dims=(-1,)), replace(profile, tau=float("nan"))):
+        path.write_text(broken.as_json(), encoding="utf-8")
+        with pytest.raises(ItemError, match="no sink profile"):
+            read_profile(path)
 
 
 def facts(family: str, text: str, hidden: int, layers: int, vocabulary: int, path: Path) -> Any:

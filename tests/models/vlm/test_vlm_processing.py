@@ -127,7 +127,7 @@ def test_larger_pictures_are_made_smaller() -> None:
 
 
 def test_placeholder_in_a_question_is_refused() -> None:
-    with pytest.raises(ItemError, match="places for 1 pictures"):
+    with pytest.raises(ItemError, match="question: holds <image>, which is where"):
         tiny_vlm("llava").processor.prompt(conversation("what is <image> ?", 1), [picture()])
 
 
