@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from attnkit.runtime.errors import UsageError
+from attnkit.runtime.errors import ItemError, UsageError
 
 # a training may be given more of these when it goes on
 EXTENDABLE = ("minutes", "steps")
@@ -28,10 +28,16 @@ def checkpoint_of(out: Path, *, resume: bool, overwrite: bool) -> Path:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
-    """Keep the state of a training, whole or not at all."""
+    """Keep the state of a training, whole or not at all; ItemError where it cannot be written."""
     partial = path.with_name(path.name + ".partial")
-    torch.save({**state, "recipe": dict(recipe)}, partial)
-    os.replace(partial, path)
+    try:
+        # torch's own opening of a file says RuntimeError of all that can be wrong
+        with partial.open("wb") as stream:
+            torch.save({**state, "recipe": dict(recipe)}, stream)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ItemError(f"{path}: the checkpoint cannot be written: {error.strerror or error}") from error
 
 
 def load_checkpoint(path: Path, recipe: Mapping[str, Any], device: str) -> dict[str, Any]:

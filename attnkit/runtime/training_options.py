@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
-Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Where to compute")]
+from attnkit.runtime.values import parse_device
+
+Device = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", parser=parse_device, help="Where to compute")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores when not given")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out")]

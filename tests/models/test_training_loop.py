@@ -107,6 +107,12 @@ def test_a_training_that_is_asked_to_stop_ends_its_step_and_goes_on_from_there(n
     assert torch.equal(average.values["weight"], its_average.values["weight"])
 
 
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    training, _, _ = line()
+    with pytest.raises(ItemError, match=r"lost/line\.checkpoint: the checkpoint cannot be written: No such file"):
+        run(training, RECIPE, tmp_path / "lost" / "line.checkpoint", None, print)
+
+
 def test_no_time_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     training, model, _ = line()
     with pytest.raises(ItemError, match=r"line: no step was made in 1e-12 minutes; give more --minutes"):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attnkit.runtime.errors import ItemError, UsageError
+
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 PAD, BOS, EOS, IMAGE = range(4)
 
@@ -158,10 +160,30 @@ def save_folder(model: Any, processor: Any, folder: Path) -> None:
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
 
 
-def load_state(folder: Path) -> dict[str, Any]:
-    """The weights of a folder, float32, by the names of `make_model`."""
+def check_folder(folder: Path) -> None:
+    """UsageError for a folder that a training cannot begin with."""
+    import torch
+
+    from attnkit.models.vlm.opening import read_config, weight_bytes
+    from attnkit.models.vlm.processing import check_files
+
+    try:
+        read_config(folder)
+        weight_bytes(folder, torch.float32)
+        check_files(folder)
+    except ItemError as error:
+        raise UsageError(f"--init: {error}") from error
+
+
+def begin_with(model: Any, folder: Path) -> None:
+    """Give a model of `make_model` the weights of a folder; UsageError where they are another model's."""
     import torch
     from transformers import LlavaForConditionalGeneration
 
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return dict(model.state_dict())
+    try:
+        begun = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        model.load_state_dict(begun.state_dict())
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"--init {folder}: its weights do not fit the embedded model; give a folder that this command wrote"
+        ) from error

@@ -21,7 +21,8 @@ from attnkit.models.checkpoint import checkpoint_of, load_checkpoint
 from attnkit.models.torch_model import torch_device
 from attnkit.models.training_loop import Kept, RunningMean, Training, cosine, run, warm_up
 from attnkit.models.vlm.tiny_llava import (
-    load_state,
+    begin_with,
+    check_folder,
     load_tokenizer,
     make_model,
     make_processor,
@@ -304,6 +305,7 @@ def train(
     checkpoint = checkpoint_of(out, resume=resume, overwrite=overwrite)
     where = torch_device(device)
     if init is not None:
+        check_folder(init)
         # it sees already, and is to keep what it has learned
         recipe = replace(recipe, sight=0.0, easy_steps=0, rate=INIT_RATE * recipe.rate)
     before = load_checkpoint(checkpoint, asdict(recipe), where) if resume else None
@@ -321,7 +323,7 @@ def train(
         helps = Helps(config["hidden"], grid, tokenizer).to(where)
     mark_places(model)
     if init is not None:
-        model.load_state_dict(load_state(init))
+        begin_with(model, init)
     if recipe.precision != "float32":
         model.set_attn_implementation(WHOLE)
     if compiled:

@@ -295,4 +295,5 @@ def test_scores_and_their_intervals() -> None:
     assert "40.0" in print_scores(scores)
     # Wilson, 1927: 4 of 10
     assert interval(4, 10) == pytest.approx((0.1682, 0.6873), abs=1e-4)
+    assert interval(0, 1)[0] == 0 and interval(7, 7)[1] == 1
     assert is_right("A red  square.", "a red square") and not is_right("red", "a red square")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+sys.path.append(str(Path(__file__).parents[2] / "models" / "vlm"))
+
+from tiny_vlms import save_tiny
 
 from attnkit.models import registry, training_loop
 from attnkit.models.vlm.tiny_llava import make_model, train_tokenizer
@@ -246,3 +251,16 @@ def test_a_stopped_training_goes_on_to_the_same_folder(
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--precision: got 'int8', expected float32 or bfloat16"):
         trained(tmp_path / "out", replace(TOY, precision="int8"))
+
+
+def test_a_folder_that_is_no_beginning_is_refused(tmp_path: Path) -> None:
+    for name, text in (("nothing", "no config.json in it"), ("bare", "no weights in it"), ("llava", "do not fit")):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "bare":
+            (folder / "config.json").write_text('{"model_type": "llava"}')
+        if name == "llava":
+            save_tiny("llava", folder)
+        with pytest.raises(UsageError, match=rf"--init.*{name}: .*{text}"):
+            trained(tmp_path / "out", init=folder)
+    assert not (tmp_path / "out").exists()

@@ -94,7 +94,8 @@ def interval(right: int, count: int) -> tuple[float, float]:
     share, square = right / count, WIDTH**2
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = WIDTH / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    return middle - half, middle + half
+    # rounding leaves the limits of none and of all a hair outside
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def score(tasks: Iterable[Mapping[str, Any]], answers: Mapping[str, str]) -> dict[str, dict[str, tuple[int, int]]]:
