@@ -14,17 +14,17 @@ WHOLE_BYTES = 1_000_000_000
 SAMPLES, BLOCK = 256, 1 << 16
 
 
-def model_identity(model: str) -> str:
+def model_identity(model: str, task: str | None = None) -> str:
     """SHA-256 of a model's weights (of samples where they are large), or the id of one that only the hub has.
 
-    Raises UsageError for a name that is nothing.
+    Raises UsageError for a name that is nothing, and for a model of another task than `task`.
     """
-    return _identity(model, _modified(Path(model)))
+    return _identity(model, _modified(Path(model)), task)
 
 
 def kept_model(model: str, task: str, device: str, offline: bool, dtype: str = "auto") -> Any:
     """The model of a registry name, path or hub id, opened for its task; anew only where its weights have changed."""
-    return _opened(model, task, device, offline, dtype, model_identity(model))
+    return _opened(model, task, device, offline, dtype, model_identity(model, task))
 
 
 def _modified(path: Path) -> tuple[int, int] | None:
@@ -38,11 +38,13 @@ def _modified(path: Path) -> tuple[int, int] | None:
 
 
 @lru_cache(maxsize=8)
-def _identity(model: str, modified: tuple[int, int] | None) -> str:
+def _identity(model: str, modified: tuple[int, int] | None, task: str | None) -> str:
     if modified is None and registry.looks_like_hub_id(model):
         # a hub id: what it stands for is known once it has been fetched, and a plan fetches nothing
         return f"hub:{model}"
     found = registry.resolve(model, offline=True)
+    if task is not None:
+        registry.check_task(found.entry, task, model)
     return found.entry.expected_sha256 or _hash(found.path)
 
 

@@ -397,9 +397,15 @@ def open_model(
     Raises UsageError where the model belongs to another task.
     """
     found = resolve(model, offline=offline)
-    if found.entry.task != task or found.entry.open is None:
+    check_task(found.entry, task, model)
+    assert found.entry.open is not None
+    return found.entry.open(replace(found, dtype=dtype), device)
+
+
+def check_task(entry: Entry, task: str, model: str | os.PathLike[str]) -> None:
+    """UsageError where a model, named as `model`, belongs to another task."""
+    if entry.task != task or entry.open is None:
         raise UsageError(
-            f"model {str(model)!r}: made for {found.entry.task!r}, expected one for {task!r}: "
+            f"model {str(model)!r}: made for {entry.task!r}, expected one for {task!r}: "
             f"{', '.join(entry.name for entry in find(task=task))}"
         )
-    return found.entry.open(replace(found, dtype=dtype), device)

@@ -62,7 +62,7 @@ def lay_out(command: FileCommand, items: Sequence[Item], batch: BatchOptions) ->
         raise UsageError(f"--out {out}: is a file, expected a folder for {len(items)} items")
     if command.layout == "table":
         table = None if out in (None, STANDARD_STREAM) else Path(str(out))
-        if table is not None and table.is_dir():
+        if table is not None and (table.is_dir() or str(out).endswith(("/", os.sep))):
             raise UsageError(
                 f"--out {out}: is a folder, expected one file for all items such as "
                 f"{table / 'answers'}{next(suffix for suffix, name in command.formats.items() if name == format)}"

@@ -156,6 +156,7 @@ def test_a_question_longer_than_the_model_is_told(asked) -> None:
         (("a.png", QUESTION, "--adapter", "p.safetensors"), "no such file"),
         (("a.png", QUESTION, "--batch-size", "2", "--jobs", "2"), "expected one of them"),
         (("a.png", QUESTION, "--out", "o.txt"), "expected .jsonl or .csv"),
+        (("a.png", QUESTION, "--out", "o/"), "is a folder, expected one file for all items such as o/answers.jsonl"),
     ],
 )
 def test_usage_errors_are_one_line_before_any_work(arguments: tuple[str, ...], text: str, asked, work: Path) -> None:
@@ -195,6 +196,8 @@ def test_a_path_that_leads_nowhere_is_a_usage_error(run: Run, work: Path) -> Non
     for lost in ("./lost", "some/deeper/lost", work / "lost"):
         ended = run("vlm-ask", "a.png", QUESTION, "--model", lost)
         assert ended.code == 2 and f"model '{lost}': " in ended.line
+    ended = run("vlm-ask", "a.png", QUESTION, "--model", "hsie", "--dry-run")
+    assert ended.code == 2 and "made for 'hsi-enhance', expected one for 'vlm-ask'" in ended.line
 
 
 def test_a_folder_without_weights(asked, model: Path, work: Path) -> None:

@@ -104,7 +104,7 @@ class HsiEnhanceFiles(FileCommand):
         from attnkit.models.identity import model_identity
 
         try:
-            return model_identity(self.model or DEFAULT_MODEL)
+            return model_identity(self.model or DEFAULT_MODEL, self.name)
         except ItemError as error:
             raise UsageError(f"--model: {error}") from error
 

@@ -131,7 +131,7 @@ class VlmAskFiles(FileCommand):
         from attnkit.models.identity import model_identity
 
         try:
-            return model_identity(self.model)
+            return model_identity(self.model, self.name)
         except ItemError as error:
             raise UsageError(f"--model: {error}") from error
 

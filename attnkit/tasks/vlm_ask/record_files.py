@@ -39,7 +39,7 @@ def text_of(source: Source, name: str) -> str:
     except UnicodeDecodeError as error:
         raise ItemError(f"{name}: byte {error.start} is not UTF-8, expected a text file") from None
     if not text.strip():
-        raise ItemError(f"{name}: is empty, expected answers or references; was the run that wrote it cut off?")
+        raise ItemError(f"{name}: is empty, expected JSON records; was the run that wrote it cut off?")
     return text
 
 

@@ -166,6 +166,8 @@ def generate(vlm: VisionLanguageModel, prompt: Prompt, decoding: Decoding, proce
         top_k=0 if sampled else None,
         num_beams=decoding.beams,
         repetition_penalty=1.0,
+        # beams are told apart by sums of log-probabilities, and guidance gives something else
+        renormalize_logits=bool(processors) and decoding.beams > 1,
         bos_token_id=own.bos_token_id,
         eos_token_id=stop_ids(vlm),
         pad_token_id=vlm.processor.pad_token_id,

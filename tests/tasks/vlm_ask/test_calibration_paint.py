@@ -268,3 +268,14 @@ def test_beams_keep_their_text_branch(name: str, monkeypatch: pytest.MonkeyPatch
     anew = ask(vlm, REQUESTS[:1], arm=("paint",), settings=settings, decoding=decoding)
     assert [one.text for one in found] == [one.text for one in anew]
     assert probabilities(found[0]) == pytest.approx(probabilities(anew[0]), abs=1e-4)
+
+
+def test_beams_are_told_apart_by_probabilities() -> None:
+    """Guidance gives no log-probabilities, and sums of what it gives would favour some beams and exceed 1."""
+    vlm, settings = tiny_vlm("llava"), {**BOOST, "paint.guidance": 3.0, "paint.cut": 0.0}
+    found = [
+        ask(vlm, REQUESTS[:1], arm=("paint",), settings=settings, decoding=Decoding(max_tokens=1, beams=beams))[0]
+        for beams in (1, 3)
+    ]
+    assert found[0].text == found[1].text
+    assert probabilities(found[1]) == pytest.approx(probabilities(found[0]), abs=1e-5)

@@ -240,9 +240,11 @@ class Var(Calibration):
         }
         if not report["visual_sinks"]:
             why = (
-                f"no image token exceeds {self.tau:g} (largest score of one {report['largest_image_score']:g}"
+                f"no image token exceeds {self.tau:g} (largest score of one {report['largest_image_score']:g}); "
+                f"--set {self.name}.tau sets another threshold"
                 if self.dims
-                else f"no sink dimension is known for this model (largest score {report['largest_score']:g}"
+                else f"no sink dimension is known for this model (largest score {report['largest_score']:g}); "
+                "attnkit models sinks MODEL looks for sinks"
             )
-            report["warning"] = f"{self.name} changed nothing: {why}); attnkit models sinks MODEL looks for sinks"
+            report["warning"] = f"{self.name} changed nothing: {why}"
         return report
