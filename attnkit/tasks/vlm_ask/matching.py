@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,9 @@ def _by_split(file: AnswerFile, splits: Mapping[str, Sequence[Question]], lost: 
         return {named: file.answers}
     ids = Counter(question.id for questions in splits.values() for question in questions)
     if None in ids or max(ids.values()) > 1:
+        in_turn = _in_turn(file.answers, splits)
+        if in_turn:
+            return in_turn
         raise ItemError(
             f"{file.name}: got answers without a category, and --ref has the splits {', '.join(splits)} with the same "
             "ids; name the file after its split, or give the file of the split as --ref"
@@ -123,6 +126,29 @@ def _by_split(file: AnswerFile, splits: Mapping[str, Sequence[Question]], lost: 
         # an unknown id is told of where the answers are matched
         found.setdefault(split.get(answer.id, next(iter(splits))), []).append(answer)
     return found
+
+
+def _in_turn(answers: Sequence[Answer], splits: Mapping[str, Sequence[Question]]) -> dict[str, list[Answer]]:
+    """Whole splits one after another, told apart by the words of the questions; empty where they are not.
+
+    LLaVA asks all of them in one file, under ids of its own, which are left out here.
+    """
+    found: dict[str, list[Answer]] = {}
+    at = 0
+    while at < len(answers):
+        for name, questions in splits.items():
+            part = answers[at : at + len(questions)]
+            if name not in found and len(part) == len(questions) and all(map(_asks, part, questions)):
+                found[name] = [replace(answer, id=None) for answer in part]
+                at += len(part)
+                break
+        else:
+            return {}
+    return found
+
+
+def _asks(answer: Answer, question: Question) -> bool:
+    return bool(answer.question and question.text) and _same_question(answer.question, question.text)
 
 
 def _answered(

@@ -108,6 +108,30 @@ def test_pope_splits_by_category_name_or_id():
     assert [part.name for part in matched(said(right), apart).parts] == ["random"]
 
 
+def test_pope_splits_in_one_file_are_told_apart_by_their_questions():
+    def asked(split):
+        return [
+            Question(str(at), "yes" if at % 2 else "no", split, "0.jpg", f"Is {split} {at} there?") for at in range(4)
+        ]
+
+    both = [*asked("random"), *asked("popular")]
+    words = {"popular": ["Yes"] * 4, "random": ["No", "Yes"] * 2}
+    # LLaVA numbers the questions of all splits through
+    lines = [
+        {"question_id": 4 * at + number, "prompt": f"Is {split} {number} there?", "text": word}
+        for at, split in enumerate(words)
+        for number, word in enumerate(words[split])
+    ]
+    found = matched(lines, both)
+    assert [(part.name, part.counts.sum(axis=0).tolist()) for part in found.parts] == [
+        ("popular", [2, 2, 0, 0, 0]), ("random", [2, 0, 2, 0, 0]),
+    ]  # fmt: skip
+    assert found.lost == [] and matched(lines[4:], both).parts[0].name == "random"
+    for broken in (lines[:-1], [*lines[:-1], {**lines[-1], "prompt": "Is it?"}], [*lines, *lines]):
+        with pytest.raises(ItemError, match="splits random, popular with the same ids"):
+            matched(broken, both)
+
+
 def test_pope_answers_to_another_split_are_not_scored():
     # the ids are the same in all splits
     right = ["No", "Yes"] * 6
