@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,12 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], recipe: Mapping[str, A
 
 
 def load_checkpoint(path: Path, recipe: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """State to go on from; UsageError where it was made by another recipe (its time and steps may differ)."""
-    state = torch.load(path, map_location=device, weights_only=True)
-    made = state.pop("recipe")
+    """State to go on from; UsageError where it is damaged or of another recipe (its time and steps may differ)."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        made = state.pop("recipe")
+    except (OSError, RuntimeError, EOFError, LookupError, AttributeError, pickle.UnpicklingError) as error:
+        raise UsageError(f"--resume: {path} is damaged or no checkpoint; leave --resume out to begin again") from error
     for name, wanted in recipe.items():
         if name not in EXTENDABLE and made.get(name) != wanted:
             raise UsageError(

@@ -15,7 +15,7 @@ from torch import nn
 from attnkit.models import training_loop
 from attnkit.models.checkpoint import load_checkpoint
 from attnkit.models.training_loop import Kept, RunningMean, Training, cosine, run, warm_up
-from attnkit.runtime.errors import ItemError
+from attnkit.runtime.errors import ItemError, UsageError
 
 RECIPE = {"steps": 8, "minutes": 5.0, "seed": 0}
 TARGET = torch.tensor([[3.0, -2.0]])
@@ -111,6 +111,18 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None
     training, _, _ = line()
     with pytest.raises(ItemError, match=r"lost/line\.checkpoint: the checkpoint cannot be written: No such file"):
         run(training, RECIPE, tmp_path / "lost" / "line.checkpoint", None, print)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "line.checkpoint"
+    training_loop.save_checkpoint(path, {"step": 1}, RECIPE)
+    whole = path.read_bytes()
+    for data in (b"", b"no checkpoint", whole[:-100]):
+        path.write_bytes(data)
+        with pytest.raises(UsageError, match=r"line\.checkpoint is damaged or no checkpoint; leave --resume out"):
+            load_checkpoint(path, RECIPE, "cpu")
+    path.write_bytes(whole)
+    assert load_checkpoint(path, RECIPE, "cpu") == {"step": 1}
 
 
 def test_no_time_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
