@@ -113,6 +113,10 @@ class VlmAskFiles(FileCommand):
                 raise UsageError(f"{option} {path}: no such file")
         if self.image_root is not None and not self.image_root.is_dir():
             raise UsageError(f"--image-root {self.image_root}: no such folder")
+        for what, text in (("question", self.question), ("--system", self.system)):
+            # bytes of an argument that are no text come as lone surrogates
+            if text is not None and any("\ud800" <= sign <= "\udfff" for sign in text):
+                raise UsageError(f"{what}: got {text!a}, expected text in UTF-8")
         self._check_profile()
         self.model_identity()
 
