@@ -44,8 +44,9 @@ class Panel:
 def draw_overlay(panels: Sequence[Panel], settings: Mapping[str, Any]) -> bytes:
     """The panels one below the other as a PNG that carries its settings; titles where there are several.
 
-    Red to yellow: attention by area, as a share of the strongest place. A blue frame: a sink. The number is the image
-    token's, counted over all pictures of the question; it stands in the five strongest cells and in sinks.
+    Red to yellow: attention by area, as a share of the strongest place in all pictures of a panel. A blue frame: a
+    sink. The number is the image token's, counted over all pictures of the question; it stands in the five strongest
+    cells and in sinks.
     """
     strips = [_row(panel, titled=len(panels) > 1) for panel in panels]
     sheet = Image.new("RGB", (max(one.width for one in strips), sum(one.height for one in strips)), "white")
@@ -62,12 +63,13 @@ def draw_overlay(panels: Sequence[Panel], settings: Mapping[str, Any]) -> bytes:
 def _row(panel: Panel, titled: bool) -> Image.Image:
     shown, first = [], 0
     strongest = float(panel.heat.max(initial=0.0))
+    most = _most(panel)
     for picture, view in zip(panel.pictures, panel.views, strict=True):
         own = slice(first, first + view.tokens)
         sinks = [sink - first for sink in panel.sinks if first <= sink < own.stop]
         marked = np.argsort(-panel.heat, kind="stable")[:STRONGEST] - first
         marked = marked[(marked >= 0) & (marked < view.tokens)] if strongest > 0 else marked[:0]
-        shown.append(_heated(picture, view, panel.heat[own], sinks, sorted({*marked.tolist(), *sinks}), first))
+        shown.append(_heated(picture, view, panel.heat[own], sinks, sorted({*marked.tolist(), *sinks}), first, most))
         first = own.stop
     top = STRIP if titled else 0
     width = sum(one.width for one in shown) + GAP * (len(shown) - 1)
@@ -88,15 +90,14 @@ def _heated(
     sinks: Sequence[int],
     numbered: Sequence[int],
     first: int,
+    most: float,
 ) -> Image.Image:
-    edge = max(picture.size)
-    scale = min(max(LEAST_EDGE / edge, 1), MOST_EDGE / edge)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    size = _size(picture)
     shown = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     # half of its colour, so that the heat is told from it
     canvas = np.asarray(Image.blend(shown, shown.convert("L").convert("RGB"), 0.5), np.float64)
     boxes = _boxes(view, size)
-    share = _density(boxes, heat, size)
+    share = _density(boxes, heat, size) / most
     colour = np.stack([np.full_like(share, 255), 255 * share**2, np.zeros_like(share)], -1)
     cover = OPACITY * share[..., None] ** 0.7
     image = Image.fromarray((canvas * (1 - cover) + colour * cover + 0.5).astype(np.uint8))
@@ -112,6 +113,22 @@ def _heated(
     return image
 
 
+def _size(picture: Image.Image) -> tuple[int, int]:
+    edge = max(picture.size)
+    scale = min(max(LEAST_EDGE / edge, 1), MOST_EDGE / edge)
+    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+
+
+def _most(panel: Panel) -> float:
+    """Largest attention by area in the pictures of a panel; 1 where there is none."""
+    found, first = 0.0, 0
+    for picture, view in zip(panel.pictures, panel.views, strict=True):
+        size = _size(picture)
+        found = max(found, float(_density(_boxes(view, size), panel.heat[first : first + view.tokens], size).max()))
+        first += view.tokens
+    return found or 1.0
+
+
 def _boxes(view: View, size: tuple[int, int]) -> NDArray[np.int64]:
     """Cells of the image tokens in whole pixels of the drawing, each at least one pixel large."""
     cells = view.cells() * np.array([size[0] / view.width, size[1] / view.height] * 2)
@@ -123,9 +140,8 @@ def _boxes(view: View, size: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def _density(boxes: NDArray[np.int64], heat: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Attention by area, 0 to 1: tiles and the whole picture made small add up."""
+    """Attention by area: tiles and the whole picture made small add up."""
     found = np.zeros((size[1], size[0]))
     for (x0, y0, x1, y1), weight in zip(boxes, heat, strict=True):
         found[y0:y1, x0:x1] += weight / ((x1 - x0) * (y1 - y0))
-    strongest = found.max()
-    return found / strongest if strongest > 0 else found
+    return found

@@ -110,3 +110,11 @@ def test_overlay_adds_tiles_and_the_whole_picture_and_sets_pictures_side_by_side
     red = shown[0][..., 0]
     # a quarter's tile and the whole add up there: 1 + 1/4 of its density against 1/4
     assert red[500, 500] > red[10, 10] > 0 and red[10, 800] == 0
+
+
+def test_overlay_of_several_pictures_has_one_scale(tmp_path: Path) -> None:
+    view = View(512, 512, 4, 4, (Tile(1, 1, (0.0, 0.0, 512.0, 512.0)),))
+    panel = Panel("a", [Image.new("RGB", (512, 512))] * 2, [view, view], np.array([0.9, 0.1]), [])
+    (tmp_path / "o.png").write_bytes(draw_overlay([panel], {}))
+    red = np.asarray(Image.open(tmp_path / "o.png")).astype(int)[..., 0]
+    assert red[10, 10] > 2 * red[10, 530] > 0
