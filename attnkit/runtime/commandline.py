@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,10 +101,11 @@ class AttnkitCommand(TyperCommand):
 
     def read_flags(self, ctx: typer.Context, args: list[str]) -> tuple[dict[str, Any], list[str]]:
         """What was typed, by parameter name. Raises UsageError with the nearest name for what is not known."""
+        words = list(args)
         try:
             given, rest, _ = self.make_parser(ctx).parse_args(args=args)
         except typer.TyperException as error:
-            raise usage_error(error, flags_of(self, ctx), ctx.command_path) from None
+            raise usage_error(error, flags_of(self, ctx), ctx.command_path, words) from None
         if rest:
             raise UsageError(f"got {rest[0]!r}, expected no more arguments; see {ctx.command_path} --help")
         return given, rest
@@ -249,7 +250,7 @@ def path_of(ctx: Any) -> str:
     return str(ctx.command_path).partition(" ")[2]
 
 
-def usage_error(error: typer.TyperException, known: list[str], command: str) -> UsageError:
+def usage_error(error: typer.TyperException, known: list[str], command: str, words: Sequence[str] = ()) -> UsageError:
     """What the parser said, in one line with the nearest name and the next step."""
     option = getattr(error, "option_name", None)
     text = error.format_message().rstrip(".")
@@ -257,6 +258,8 @@ def usage_error(error: typer.TyperException, known: list[str], command: str) -> 
         # without the dashes, which all names share and which would make every name near
         near = nearest(option.lstrip("-"), [name.lstrip("-") for name in known if name.startswith("--")])
         text = f"no option {option}" + (f"; did you mean --{near}?" if near else "")
+        if any(word.startswith(option) and len(word.split()) > 1 for word in words):
+            text = f"no option {option}; put -- before a text that begins with a dash"
     elif option is not None and "requires" in text:
         text = f"{option}: no value given"
     elif option is not None:

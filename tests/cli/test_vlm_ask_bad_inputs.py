@@ -128,6 +128,7 @@ def test_a_question_longer_than_the_model_is_told(asked) -> None:
         ((), "expected IMAGE... and a question"),
         (("a.png",), "expected IMAGE... and a question"),
         (("a.png", ""), "question: is empty"),
+        (("a.png", "-what is it?"), "no option -w; put -- before a text that begins with a dash"),
         (("a.png", "\udcff what"), "question: got '\\udcff what', expected text in UTF-8"),
         (("lost.png", QUESTION), "lost.png: no such file"),
         (("a.png", QUESTION, "--tasks", "t.jsonl"), "expected one of them"),
