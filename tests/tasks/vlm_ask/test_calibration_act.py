@@ -229,7 +229,7 @@ def test_heads_of_a_file_alone_are_changed(tmp_path: Path) -> None:
         ("[", "is no JSON"),
         ('{"heads": [[1, 2]], "finished": false}', "is unfinished"),
         ('{"heads": [[1, 2]], "layers": 32, "heads_per_layer": 32}', "model with 32 layers of 32 heads"),
-        (None, "cannot read"),
+        (None, "no such file"),
     ],
 )
 def test_heads_files_are_checked(text: str | None, said: str, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def _check_text(key: str, value: Any, option: str) -> None:
     elif key == "dims" and value != "profile":
         read_numbers(value, option)
     elif key in FILES and value not in FILES[key] and not Path(value).is_file():
-        raise UsageError(f"{option} {value}: no such file; expected {', '.join(FILES[key])} or a JSON file")
+        raise UsageError(f"{option}: {value}: no such file; expected {', '.join(FILES[key])} or a JSON file")
 
 
 def read_numbers(text: str, option: str) -> list[int]:
