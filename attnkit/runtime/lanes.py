@@ -39,7 +39,9 @@ def run_in_lanes(setup: Setup, jobs: Sequence[Job], lanes: int) -> Generator[Out
                 need = _memory(setup, waiting[0])
                 if running and sum(taken for _, taken in running) + need > MEMORY_BYTES:
                     break
-                running.append((pool.submit(run_job, setup, waiting.popleft()), need))
+                # an item that leaves no room for others has the cores to itself
+                threads = 1 if need * lanes <= MEMORY_BYTES else lanes
+                running.append((pool.submit(_run_with, threads, setup, waiting.popleft()), need))
             if not running[0][0].done():
                 # a wait with an end, so that a stop signal is seen
                 wait([running[0][0]], timeout=0.2, return_when=FIRST_COMPLETED)
@@ -49,6 +51,13 @@ def run_in_lanes(setup: Setup, jobs: Sequence[Job], lanes: int) -> Generator[Out
         if running:
             abandon(setup.context.token)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_with(threads: int, setup: Setup, job: Job) -> Outcome:
+    from attnkit_kernels.native import limit_threads
+
+    limit_threads(threads)
+    return run_job(setup, job)
 
 
 def _memory(setup: Setup, job: Job) -> int:

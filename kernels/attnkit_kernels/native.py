@@ -116,9 +116,22 @@ class RowLoop:
         return hashlib.sha256(source + repr(facts).encode()).hexdigest()[:32]
 
 
-@cache
+_limits = threading.local()
+
+
+def limit_threads(count: int) -> None:
+    """Let row loops that the calling thread starts use `count` threads at most: others work beside it."""
+    _limits.threads = count
+
+
 def threads() -> int:
-    """Threads of a row loop: NUMBA_NUM_THREADS, or the cores that this process may use."""
+    """Threads of a row loop here: NUMBA_NUM_THREADS, or the cores that this process may use, within the limit."""
+    cores = _cores()
+    return min(cores, getattr(_limits, "threads", cores))
+
+
+@cache
+def _cores() -> int:
     given = os.environ.get("NUMBA_NUM_THREADS", "")
     try:
         cores = len(os.sched_getaffinity(0))

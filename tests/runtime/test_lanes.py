@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attnkit_kernels import native
 
 from attnkit.runtime import lanes, work
 from attnkit.runtime.command import FileCommand
@@ -79,6 +80,18 @@ def test_two_items_are_at_work_at_once_and_answer_in_order(tmp_path):
     assert [(outcome.index, outcome.status) for outcome in outcomes] == [(index, "ok") for index in range(5)]
     assert command.most == 2
     assert all((tmp_path / f"{index}.txt").read_text() == "loud" for index in range(5))
+
+
+@pytest.mark.parametrize(("memory", "threads"), [(1000, 1), (lanes.MEMORY_BYTES * 2 // 3, 2)])
+def test_row_loops_of_items_that_share_the_cores_use_one_each(tmp_path, monkeypatch, memory, threads):
+    monkeypatch.setattr(native, "_cores", lambda: 2)
+    seen: list[int] = []
+    command = Shouts(lambda index: seen.append(native.threads()), memory)
+    setup, jobs = start(command, tmp_path, 4)
+    list(lanes.run_in_lanes(setup, jobs, 2))
+    # the first runs alone
+    assert seen == [2, threads, threads, threads]
+    assert native.threads() == 2
 
 
 def test_items_too_large_to_share_the_memory_run_alone(tmp_path):
