@@ -43,7 +43,9 @@ def vlm_ask(
     model: Annotated[
         str, _option(MODEL, "Name, folder or hub id of a vision-language model", "--model", "-m")
     ] = "tiny-llava",
-    adapter: Annotated[Path | None, _option(MODEL, "Adapter trained on that model", metavar="FILE.safetensors")] = None,
+    adapter: Annotated[
+        Path | None, _option(MODEL, "Adapter trained on that model: its file, or its folder", metavar="FILE|DIR")
+    ] = None,
     dtype: Annotated[Dtype, _option(MODEL, "Numbers to compute in; auto: float32 on a CPU, else the model's own")] = (
         "auto"
     ),
@@ -120,7 +122,7 @@ def vlm_ask(
     from attnkit.runtime.batch import run_files
     from attnkit.runtime.values import parse_settings
     from attnkit.tasks.vlm_ask.calibrations.settings import valid_settings
-    from attnkit.tasks.vlm_ask.files import VlmAskFiles, arms_of
+    from attnkit.tasks.vlm_ask.files import VlmAskFiles, adapter_file, arms_of
     from attnkit.tasks.vlm_ask.jobs import split_arguments
 
     images: list[str] = []
@@ -133,7 +135,8 @@ def vlm_ask(
     elif not tasks.is_file():
         raise UsageError(f"--tasks {tasks}: {'is a folder, expected a file' if tasks.is_dir() else 'no such file'}")
     command = VlmAskFiles(
-        question=question, tasks=tasks, image_root=image_root, each=each, model=model, adapter=adapter, dtype=dtype,
+        question=question, tasks=tasks, image_root=image_root, each=each, model=model, dtype=dtype,
+        adapter=None if adapter is None else adapter_file(adapter),
         arms=arms_of(calibrate, compare), own_settings=parse_settings(setting or (), valid_settings()),
         profile=profile, compare=compare, verify=verify, system=system, max_tokens=max_tokens, temperature=temperature,
         top_p=top_p, beams=beams, seed=batch.seed, max_pixels=max_pixels, batch_size=batch_size, probs=probs,

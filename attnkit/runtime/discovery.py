@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 HEAD_BYTES = 512
 
 
-def discover(command: FileCommand, inputs: Sequence[str], batch: BatchOptions) -> list[Item]:
+def discover(
+    command: FileCommand, inputs: Sequence[str], batch: BatchOptions, *, repeats: bool = False
+) -> list[Item]:
     """The items behind `inputs`, in the order given and, inside a folder, in the order people count.
 
     A file is an item by its content. A folder gives the files of the command's `folder_kinds`, without its
     sub-folders unless --recursive. A glob stands for the names that it matches. The same file named twice is one
-    item. Raises UsageError for a named input that does not exist, a folder that cannot be read, or a terminal as `-`.
+    item, or two with `repeats`. Raises UsageError for a named input that does not exist, a folder that cannot be read,
+    or a terminal as `-`.
     """
     if batch.input_format is not None and batch.input_format not in command.kinds:
         known = " or ".join(sorted(command.kinds)) or "nothing: this command has one kind of input"
@@ -33,7 +36,9 @@ def discover(command: FileCommand, inputs: Sequence[str], batch: BatchOptions) -
     found: dict[object, Item] = {}
     for text in inputs:
         for item in _items_of(command, text, batch):
-            found.setdefault(STANDARD_STREAM if item.path is None else os.path.abspath(item.path), item)
+            place = STANDARD_STREAM if item.path is None else os.path.abspath(item.path)
+            turn = len(found) if repeats and item.path is not None else 0
+            found.setdefault((place, turn), item)
     items = list(found.values())
     return items[: batch.limit] if batch.limit is not None else items
 

@@ -109,6 +109,12 @@ def test_default_method_holds_the_hash_of_its_model(run: Run, work: Path) -> Non
     assert json.loads(ended.out)["summary"]["skipped"] == 1
 
 
+def test_a_model_of_another_task_is_refused_before_any_work(run: Run, work: Path) -> None:
+    write_pfm(work / "a.pfm", [0.01 * (at + 1) for at in range(96 * 64)], 96)
+    ended = run("tonemap", "a.pfm", "--out", "a.png", "--model", "hsie", "--dry-run")
+    assert ended.code == 2 and "made for 'hsi-enhance', expected one for 'tonemap': llf-lut" in ended.line
+
+
 def test_sheet_shows_all_methods(run: Run, work: Path) -> None:
     write_pfm(work / "a.pfm", [0.01 * (at + 1) for at in range(96 * 64)], 96)
     assert run(TONEMAP, "a.pfm", "--sheet", "sheet.png", "--out", "o.png").code == 0

@@ -156,6 +156,7 @@ def test_a_question_longer_than_the_model_is_told(asked) -> None:
         (("a.png", QUESTION, "--profile", "p.json"), "no such file"),
         (("a.png", QUESTION, "--profile", "a.png", "--dry-run"), "--profile a.png: no sink profile"),
         (("a.png", QUESTION, "--adapter", "p.safetensors"), "no such file"),
+        (("a.png", QUESTION, "--adapter", "."), "expected a folder with one .safetensors file, got none"),
         (("a.png", QUESTION, "--batch-size", "2", "--jobs", "2"), "expected one of them"),
         (("a.png", QUESTION, "--out", "o.txt"), "expected .jsonl or .csv"),
         (("a.png", QUESTION, "--out", "o/"), "is a folder, expected one file for all items such as o/answers.jsonl"),

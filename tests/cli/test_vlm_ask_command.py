@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def test_several_images_are_one_question_about_all_of_them(asked) -> None:
     assert [one["width"] for one in item["images"]] == [40, 41]
     assert item["image_tokens"] == sum(one["tokens"] for one in item["images"]) == 32
     assert item["prompt_text"].count("<image>[16]") == 2
+    (item,) = document(asked("a.png", "b.png", "./a.png", QUESTION, "--json"))
+    assert item["image"] == ["a.png", "b.png", "a.png"] and item["image_tokens"] == 48
 
 
 def test_image_and_question_from_standard_input(asked, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,5 +266,11 @@ def test_an_adapter_answers_and_is_gone_afterwards(asked, folder: Path, work: Pa
     save_adapter(work / "l.safetensors", attachment, base="small")
     plain, adapted = (document(asked("a.png", QUESTION, "--json", *more))[0] for more in ((), ADAPTED))
     assert adapted["first_probability"] != plain["first_probability"]
+    (work / "adapters").mkdir()
+    copied = shutil.copy(work / ADAPTED[1], work / "adapters")
+    (again,) = document(asked("a.png", QUESTION, "--json", "--adapter", "adapters"))
+    assert again["first_probability"] == adapted["first_probability"]
+    shutil.copy(copied, work / "adapters/second.safetensors")
+    assert "got 2 files (l.safetensors, second.safetensors)" in asked("a.png", QUESTION, "--adapter", "adapters").line
     assert document(asked("a.png", QUESTION, "--verify", "--json", *ADAPTED))[0]["verified"] is True
     assert document(asked("a.png", QUESTION, "--json"))[0]["first_probability"] == plain["first_probability"]

@@ -98,7 +98,7 @@ class TonemapFiles(FileCommand):
             read_cube(self.lut)
         if self.model is not None:
             try:
-                model_identity(self.model)
+                model_identity(self.model, self.name)
             except ItemError as error:
                 raise UsageError(f"--model: {error}") from error
 

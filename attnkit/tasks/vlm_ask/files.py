@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnkit.pictures.headers import read_settings
 from attnkit.runtime.command import FileCommand
+from attnkit.runtime.discovery import discover
 from attnkit.runtime.errors import ItemError, UsageError
 from attnkit.runtime.items import Column, Context, Estimate, Item, SideOutput, sha256_of
 from attnkit.runtime.options import BatchOptions
@@ -36,6 +37,17 @@ COMPARED = (
     Column("rows_changed", "rows changed"),
     Column("visual_sinks", "visual sinks"),
 )
+
+
+def adapter_file(path: Path) -> Path:
+    """The file that --adapter means: itself, or the one weight file of a folder; UsageError where that is not one."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) != 1:
+        held = f"{len(found)} files ({', '.join(file.name for file in found[:4])})" if found else "none"
+        raise UsageError(f"--adapter {path}: expected a folder with one .safetensors file, got {held}; name the file")
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -108,9 +120,10 @@ class VlmAskFiles(FileCommand):
             raise UsageError("--compare: got --calibrate none alone, expected a calibration to compare it with")
         if self.batch_size > 1 and self.jobs > 1:
             raise UsageError(f"--batch-size: got {self.batch_size} with --jobs {self.jobs}, expected one of them")
-        for option, path in (("--profile", self.profile), ("--adapter", self.adapter)):
-            if path is not None and not path.is_file():
-                raise UsageError(f"{option} {path}: no such file")
+        if self.profile is not None and not self.profile.is_file():
+            raise UsageError(f"--profile {self.profile}: no such file")
+        if self.adapter is not None and not self.adapter.is_file():
+            raise UsageError(f"--adapter {self.adapter}: no such file or folder")
         if self.image_root is not None and not self.image_root.is_dir():
             raise UsageError(f"--image-root {self.image_root}: no such folder")
         for what, text in (("question", self.question), ("--system", self.system)):
@@ -148,8 +161,10 @@ class VlmAskFiles(FileCommand):
         if self.tasks is not None:
             return read_tasks(self.tasks, self.image_root, self.question)[: batch.limit]
         assert self.question is not None
-        found = super().items(inputs, batch)
-        if self.each or any(Path(text).is_dir() for text in inputs):
+        apart = self.each or any(Path(text).is_dir() for text in inputs)
+        # among pictures that are shown together the same one may come again
+        found = discover(self, inputs, batch, repeats=not apart)
+        if apart:
             return [item_of_pictures([item], self.question) for item in found]
         return [item_of_pictures(found, self.question)] if found else []
 
