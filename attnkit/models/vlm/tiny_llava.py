@@ -16,7 +16,7 @@ CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}
 {{- ' ASSISTANT: ' -}}
-{%- else -%}
+{%- elif message['role'] == 'user' -%}
 {{- 'USER: ' -}}
 {%- endif -%}
 {%- if message['content'] is string -%}
@@ -31,6 +31,8 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 {%- if message['role'] == 'assistant' -%}
 {{- '</s>' -}}
+{%- elif message['role'] == 'system' -%}
+{{- ' ' -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}

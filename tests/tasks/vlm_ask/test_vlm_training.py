@@ -221,6 +221,8 @@ def test_the_folder_opens_as_any_other_and_holds_the_running_mean(small: dict, t
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is red?"}]}]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     assert prompt == "USER: <image>\nWhat is red? ASSISTANT:"
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    assert processor.apply_chat_template([system, *messages], add_generation_prompt=True) == f"Be brief. {prompt}"
     inputs = processor(images=np.zeros((30, 50, 3), np.uint8), text=prompt, return_tensors="pt")
     assert inputs.pixel_values.shape == (1, 3, 24, 24) and (inputs.input_ids == model.config.image_token_id).sum() == 4
     assert model.generate(**inputs, max_new_tokens=2).shape[1] <= inputs.input_ids.shape[1] + 2
