@@ -121,6 +121,22 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def read_whole_header(path: Path) -> dict[str, Any]:
+    """The tensors of `read_header`; ItemError too where the file ends before them, or goes on behind them."""
+    header = read_header(path)
+    header.pop("__metadata__", None)
+    try:
+        with open(path, "rb") as stream:
+            begin = 8 + int.from_bytes(stream.read(8), "little")
+        wanted = begin + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (LookupError, TypeError) as error:
+        raise ItemError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
+    there = path.stat().st_size
+    if there != wanted:
+        raise ItemError(f"{path}: no whole safetensors file ({there} bytes, its header says {wanted}); fetch it again")
+    return header
+
+
 def read_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a published PyTorch checkpoint, read with ``weights_only``: no code of the file is run.
 

@@ -87,7 +87,8 @@ def test_json_and_files_agree(run: Run, work: Path) -> None:
     assert told == json.loads((work / "o.json").read_text())
     assert told["command"] == NAME and told["summary"] == {"ok": 3} and told["schema"] == 1
     environment = told["result"]["environment"]
-    assert environment["versions"]["torch"] == torch.__version__
+    # what a build is for, behind a plus, is not always in the version that is installed
+    assert environment["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert environment["threads"] == 1 and environment["seed"] == 0 and environment["device"] == "cpu"
     assert environment["device_name"] and environment["date_utc"] and "commit" in environment
     rows = told["result"]["rows"]

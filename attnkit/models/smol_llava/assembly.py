@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnkit.models.smol_llava import parts
-from attnkit.models.weights import EMBEDDED_FOLDER
+from attnkit.models.weights import EMBEDDED_FOLDER, read_whole_header
 from attnkit.runtime.errors import ItemError
 from attnkit.runtime.items import sha256_of
 
@@ -75,13 +75,9 @@ def assemble(trained: Path = TRAINED) -> Path:
 
 
 def _is_whole(made: Path) -> bool:
-    """Whether the weight file has all the bytes that its header promises."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(made / "model.safetensors", "numpy"):
-            return True
-    except (OSError, SafetensorError):
+        return bool(read_whole_header(made / "model.safetensors"))
+    except (ItemError, OSError):
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import warnings
 from collections.abc import Collection, Iterator
@@ -17,7 +18,7 @@ from torch import nn
 from attnkit.models.torch_model import torch_device
 from attnkit.models.vlm import attention
 from attnkit.models.vlm.families import Family, family_of
-from attnkit.models.weights import asked_for
+from attnkit.models.weights import asked_for, read_whole_header
 from attnkit.runtime.errors import AttnkitError, ItemError, UsageError
 
 if TYPE_CHECKING:
@@ -172,21 +173,10 @@ def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
 
 
 def _numbers(path: Path) -> int:
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= path.stat().st_size - 8:
-            raise ItemError(f"{path}: no whole safetensors file (its header says {length} bytes); fetch it again")
-        try:
-            header = json.loads(stream.read(length))
-            entries = [entry for name, entry in header.items() if name != "__metadata__"]
-            numbers = sum(torch.Size(entry["shape"]).numel() for entry in entries)
-            wanted = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ItemError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
-    there = path.stat().st_size
-    if there != wanted:
-        raise ItemError(f"{path}: no whole safetensors file ({there} bytes, its header says {wanted}); fetch it again")
-    return numbers
+    try:
+        return sum(math.prod(entry["shape"]) for entry in read_whole_header(path).values())
+    except (LookupError, TypeError) as error:
+        raise ItemError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
 
 
 def check_memory(folder: Path, config: dict[str, Any], dtype: torch.dtype, device: str) -> None:
