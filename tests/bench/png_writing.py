@@ -62,9 +62,8 @@ def main() -> None:
                 start = time.perf_counter()
                 sizes[name] = len(encoder(values))
                 seconds[name].append(time.perf_counter() - start)
-        line = (
-            f"{1e3 * statistics.median(seconds[name]):8.1f} ms {sizes[name] / sizes['opencv']:4.0%}" for name in encoders
-        )
+        medians = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+        line = (f"{medians[name]:8.1f} ms {sizes[name] / sizes['opencv']:4.0%}" for name in encoders)
         print(f"{file.name[:24]:24} {values.shape[1]:>5}x{values.shape[0]:<5}  " + "  ".join(line))
 
 

@@ -49,7 +49,7 @@ def test_weights_that_are_cut_off_or_damaged_say_how_many_bytes_are_there(folder
         open_vlm(folder, device="cpu")
     for header in (b'{"a": 1}', b'["a"]   ', b'{"a":{}}'):
         path.write_bytes(len(header).to_bytes(8, "little") + header)
-        with pytest.raises(ItemError, match="(no whole|not a) safetensors file"):
+        with pytest.raises(ItemError, match=r"(no whole|not a) safetensors file"):
             open_vlm(folder, device="cpu")
 
 
