@@ -105,6 +105,11 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file: per tensor dtype, shape and place, and ``__metadata__``."""
+    return _header_and_end(path)[0]
+
+
+def _header_and_end(path: Path) -> tuple[dict[str, Any], int]:
+    """The header, and the byte where the tensors begin behind it."""
     try:
         with open(path, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -118,16 +123,14 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ItemError(f"{path}: not a safetensors file ({error})") from error
     if not isinstance(header, dict):
         raise ItemError(f"{path}: not a safetensors file (its header is a {type(header).__name__})")
-    return header
+    return header, 8 + length
 
 
 def read_whole_header(path: Path) -> dict[str, Any]:
     """The tensors of `read_header`; ItemError too where the file ends before them, or goes on behind them."""
-    header = read_header(path)
+    header, begin = _header_and_end(path)
     header.pop("__metadata__", None)
     try:
-        with open(path, "rb") as stream:
-            begin = 8 + int.from_bytes(stream.read(8), "little")
         wanted = begin + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (LookupError, TypeError) as error:
         raise ItemError(f"{path}: no whole safetensors file ({error}); fetch it again") from error

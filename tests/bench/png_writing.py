@@ -2,7 +2,7 @@
 
     python tests/bench/png_writing.py FILE... [--rounds 7] [--depth 8|16]
 
-FILE is any picture that attnkit reads as display values (PNG, JPEG, TIFF), or a folder of PNGs. All encoders run on one
+FILE is a picture that OpenCV reads, or a folder of PNGs. All encoders run on one
 thread, interleaved; medians of milliseconds, and bytes as a share of OpenCV's.
 """
 

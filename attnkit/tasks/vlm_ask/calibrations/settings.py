@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,64 @@ from typing import Any
 from attnkit.runtime.errors import UsageError
 
 NONE = "none"
-# settings that name a file, and the words that stand there instead of one
-FILES = {"gains": ("none",), "heads": ("all", "auto")}
+# looks at a text of the named option; raises UsageError for what can be told to be wrong without the model
+Check = Callable[[str, str], object]
+
+
+def read_numbers(text: str, option: str) -> list[int]:
+    """Numbers such as "1415,2533"; UsageError for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option}: got {text!r}, expected numbers such as 1415,2533") from None
+
+
+def read_ranges(text: str, option: str, what: str = "layers") -> list[tuple[int, int | None]] | None:
+    """Parts of "1,18:32" or `all` as begin and end, None where it is open; None for `auto`. Raises UsageError."""
+    if text in ("auto", "all"):
+        return None if text == "auto" else [(0, None)]
+    found: list[tuple[int, int | None]] = []
+    for part in text.split(","):
+        first, sign, stop = part.strip().partition(":")
+        try:
+            begin = int(first or 0) if sign else int(first)
+            end = (int(stop) if stop.strip() else None) if sign else begin + 1
+        except ValueError:
+            raise UsageError(f"{option}: got {text!r}, expected {what} such as 2:30 or 1,18:32") from None
+        if begin < 0 or (end is not None and end <= begin):
+            raise UsageError(f"{option}: got {part.strip()}, expected {what} counted from 0, rising")
+        found.append((begin, end))
+    return found
+
+
+def dims_or_profile(text: str, option: str) -> None:
+    """UsageError for what is neither numbers nor the word."""
+    if text != "profile":
+        read_numbers(text, option)
+
+
+def file_or(*words: str) -> Check:
+    """A check for a file that is there, or one of some words instead."""
+
+    def check(text: str, option: str) -> None:
+        if text not in words and not Path(text).is_file():
+            raise UsageError(f"{option}: {text}: no such file; expected {', '.join(words)} or a JSON file")
+
+    return check
 
 
 def limited(
-    default: Any, low: float | None = None, high: float | None = None, *, help: str, choices: Sequence[str] = ()
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    help: str,
+    choices: Sequence[str] = (),
+    check: Check | None = None,
 ) -> Any:
     """A setting with the values that it may take."""
-    return field(default=default, metadata={"low": low, "high": high, "help": help, "choices": tuple(choices)})
+    facts = {"low": low, "high": high, "help": help, "choices": tuple(choices), "check": check}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -26,11 +75,13 @@ class VarSettings:
     """VAR: attention of visual sinks to the other image tokens (arXiv 2503.03321)."""
 
     tau: float = limited(0.0, 0, help="least sink score; 0: the profile's")
-    dims: str = limited("profile", help="sink dimensions such as 1415,2533; profile: the profile's")
+    dims: str = limited(
+        "profile", help="sink dimensions such as 1415,2533; profile: the profile's", check=dims_or_profile
+    )
     rho: float = limited(0.5, 0, 1, help="least share of a head's image attention on tokens that are no sinks")
     recycle: float = limited(0.6, 0, 1, help="share of the sinks' attention that is handed on (the paper's p)")
     mass: float = limited(0.2, 0, help="least attention of a head to the image; above 1: none is changed")
-    layers: str = limited("auto", help="decoder layers such as 2:30; auto: all but the last")
+    layers: str = limited("auto", check=read_ranges, help="decoder layers such as 2:30; auto: all but the last")
     compat: bool = limited(False, help="as the published code: recycle and rho are its p and rho, last layer included")
 
 
@@ -43,7 +94,9 @@ class PlaceboSettings(VarSettings):
 class CarveSettings:
     """CARVE: the part of the picture that the question attracts, cut out (arXiv 2509.06461)."""
 
-    layers: str = limited("auto", help="decoder layers such as 20:26; auto: the same share of the depth")
+    layers: str = limited(
+        "auto", check=read_ranges, help="decoder layers such as 20:26; auto: the same share of the depth"
+    )
     keep: float = limited(0.2, 0, 1, help="share of the pixels above the threshold (the paper's p)")
     regions: int = limited(3, 1, 1000, help="most regions kept (the paper's K)")
     smoothing: float = limited(1e-8, 1e-12, help="added to the neutral map (the paper's lambda)")
@@ -63,7 +116,9 @@ class VhrSettings:
     """VHR: heads that change with the picture, reinforced (arXiv 2412.13949)."""
 
     factor: float = limited(2.0, 0, help="by which their outputs grow (the paper's alpha)")
-    layers: str = limited("auto", help="decoder layers such as 1,18:32; auto: the second and the last 14 of 32, scaled")
+    layers: str = limited(
+        "auto", check=read_ranges, help="decoder layers such as 1,18:32; auto: the second and the last 14 of 32, scaled"
+    )
     outliers: bool = limited(True, help="leave out heads that surge without the picture")
     each_token: bool = limited(False, help="report the divergence of each token of the answer: a second pass over it")
     top: int = limited(0, 0, help="heads of a layer whose divergence counts for a token; 0: all")
@@ -79,8 +134,12 @@ class PaintSettings:
     spatial: float = limited(0.0, 0, 1, help="share of tokens added by the attention that they receive")
     guidance: float = limited(1.1, 0, help="weight of the picture against the text-only branch; 1: no second pass")
     cut: float = limited(0.1, 0, 1, help="tokens less likely than this share of the best are shut out by guidance")
-    layers: str = limited("auto", help="decoder layers such as 2:32; auto: all but the first two")
-    gains: str = limited("none", help="none, or a JSON file with [[layer, head, gain], ...]: factors of a head's boost")
+    layers: str = limited("auto", check=read_ranges, help="decoder layers such as 2:32; auto: all but the first two")
+    gains: str = limited(
+        "none",
+        help="none, or a JSON file with [[layer, head, gain], ...]: factors of a head's boost",
+        check=file_or("none"),
+    )
 
 
 @dataclass(frozen=True)
@@ -89,8 +148,12 @@ class ActSettings:
 
     threshold: float = limited(0.0, 0, help="attention received that makes a sink; 0: 5 over the prompt's length")
     keep: float = limited(0.4, 0, 1, help="share that sinks keep (the paper's beta)")
-    heads: str = limited("all", help="all; a JSON file with [[layer, head], ...]; auto: act_heads.json of the model")
-    layers: str = limited("auto", help="decoder layers such as 2:31; auto: all but the first two")
+    heads: str = limited(
+        "all",
+        help="all; a JSON file with [[layer, head], ...]; auto: act_heads.json of the model",
+        check=file_or("all", "auto"),
+    )
+    layers: str = limited("auto", check=read_ranges, help="decoder layers such as 2:31; auto: all but the first two")
     least_queries: int = limited(1, 1, help="queries that must see a token before it can be a sink")
     compat: bool = limited(False, help="as the published code: threshold 0.1, the first sink found is spared")
 
@@ -168,44 +231,9 @@ def settings_for(name: str, given: Mapping[str, Any]) -> Any:
         choices = one.metadata["choices"]
         if choices and value not in choices:
             raise UsageError(f"--set {name}.{one.name}: got {value!r}, expected {' or '.join(choices)}")
-        _check_text(one.name, value, f"--set {name}.{one.name}")
+        if one.metadata["check"] is not None:
+            one.metadata["check"](value, f"--set {name}.{one.name}")
     return kind.settings(**own)
-
-
-def _check_text(key: str, value: Any, option: str) -> None:
-    """What can be told of layers, numbers and files without the model."""
-    if key == "layers":
-        read_ranges(value, option)
-    elif key == "dims" and value != "profile":
-        read_numbers(value, option)
-    elif key in FILES and value not in FILES[key] and not Path(value).is_file():
-        raise UsageError(f"{option}: {value}: no such file; expected {', '.join(FILES[key])} or a JSON file")
-
-
-def read_numbers(text: str, option: str) -> list[int]:
-    """Numbers such as "1415,2533"; UsageError for anything else."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option}: got {text!r}, expected numbers such as 1415,2533") from None
-
-
-def read_ranges(text: str, option: str, what: str = "layers") -> list[tuple[int, int | None]] | None:
-    """Parts of "1,18:32" or `all` as begin and end, None where it is open; None for `auto`. Raises UsageError."""
-    if text in ("auto", "all"):
-        return None if text == "auto" else [(0, None)]
-    found: list[tuple[int, int | None]] = []
-    for part in text.split(","):
-        first, sign, stop = part.strip().partition(":")
-        try:
-            begin = int(first or 0) if sign else int(first)
-            end = (int(stop) if stop.strip() else None) if sign else begin + 1
-        except ValueError:
-            raise UsageError(f"{option}: got {text!r}, expected {what} such as 2:30 or 1,18:32") from None
-        if begin < 0 or (end is not None and end <= begin):
-            raise UsageError(f"{option}: got {part.strip()}, expected {what} counted from 0, rising")
-        found.append((begin, end))
-    return found
 
 
 def parse_layers(text: str, count: int, auto: Sequence[int], option: str, what: str = "layers") -> frozenset[int]:
